@@ -1,0 +1,162 @@
+"""What crosses a folder's border: steps, spaces, batches, rows, requests; and the errors and types that everyone may use."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+
+# -- Errors ------------------------------------------------------------------------------------------------------------
+
+
+class UserError(Exception):
+    """Something the user asked for cannot be done. Its text names the key or file, the value, and what is allowed."""
+
+
+class ConfigError(UserError):
+    """Every fault of a configuration at once."""
+
+    def __init__(self, faults: "list[Fault]"):
+        self.faults = faults
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__("\n".join([f"the configuration has {count}:", *(f"  {fault}" for fault in faults)]))
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:  # crosses process borders in parallel sweeps
+        return type(self), (self.faults,)
+
+
+class Fault(NamedTuple):
+    """One wrong key of a configuration."""
+
+    key: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.problem}"
+
+
+class Stopped(BaseException):
+    """A signal asked the run to stop: it has a checkpoint and can be resumed. Not an Exception, so that a sweep stops too."""
+
+
+class Failed(Exception):
+    """It was tried and failed in a way that its text says all about; no traceback is needed."""
+
+
+class Diverged(Failed):
+    """A loss or a parameter is no longer finite."""
+
+
+# -- Types of configuration values -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Between:
+    """A bound that `check` enforces: Annotated[int, Between(1, 10)]. None leaves a side open."""
+
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        if self.high is None:
+            return f"at least {self.low}"
+        return f"at most {self.high}" if self.low is None else f"between {self.low} and {self.high}"
+
+    def holds(self, value: float) -> bool:
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+Count = Annotated[int, Between(1)]
+Natural = Annotated[int, Between(0)]
+Fraction = Annotated[float, Between(0, 1)]
+NonNegative = Annotated[float, Between(0)]
+Positive = Annotated[float, Between(1e-12)]
+Every = Annotated[int, Between(0)]  # a cadence in steps; 0 means never
+
+# -- Spaces ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Space:
+    """What one observation or action looks like.
+
+    image: uint8 (height, width, channels).  vector: float32.  discrete: one integer below sizes[0].
+    multidiscrete: one integer below each of sizes.  continuous: float32 between low and high (per dimension).
+    """
+
+    kind: Literal["image", "vector", "discrete", "multidiscrete", "continuous"]
+    shape: tuple[int, ...]
+    sizes: tuple[int, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype({"image": np.uint8, "vector": np.float32, "continuous": np.float32}.get(self.kind, np.int64))
+
+
+@dataclass(frozen=True)
+class Spaces:
+    observation: Mapping[str, Space]
+    action: Space
+
+    def plain(self) -> dict[str, Any]:
+        return {"observation": {k: asdict(v) for k, v in self.observation.items()}, "action": asdict(self.action)}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "Spaces":
+        def space(fields: Mapping[str, Any]) -> Space:
+            plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+            return Space(**plain)
+
+        observation = {name: space(fields) for name, fields in plain["observation"].items()}
+        return cls(observation, space(plain["action"]))
+
+
+# -- What flows --------------------------------------------------------------------------------------------------------
+
+Arrays = Mapping[str, np.ndarray]
+Tensors = Mapping[str, Any]  # name -> torch.Tensor; torch is not imported here
+Metrics = Mapping[str, Any]  # name -> number or 0-d tensor, converted only when logged
+Tree = Any  # a nest of dicts and lists with tensors and plain values at its leaves: what a checkpoint may hold
+Carry = Tree
+
+
+class Step(NamedTuple):
+    """What E environments show at one tick. Reward and flags arrive together with the observation.
+
+    An episode is first, ..., last. The tick after a last row shows the next episode's first row: its reward is 0 and the
+    action given at the last row is ignored. Terminal rows are last rows with nothing to come; a time-out is last, not terminal.
+    """
+
+    obs: Arrays  # name -> (E, ...)
+    reward: np.ndarray  # (E,) float32
+    is_first: np.ndarray  # (E,) bool
+    is_last: np.ndarray  # (E,) bool
+    is_terminal: np.ndarray  # (E,) bool
+
+
+class Rows(NamedTuple):
+    """What an agent wants remembered of one tick in one replay; mask says of which environments (None: all)."""
+
+    values: Arrays
+    mask: np.ndarray | None = None
+
+
+class Request(NamedTuple):
+    """What an update wants: `batch` sequences of `length` steps from the replay of that name."""
+
+    replay: str
+    batch: int
+    length: int
+
+
+class Episode(NamedTuple):
+    """A finished episode."""
+
+    env: int
+    length: int
+    score: float
+
+
+Schedule = Callable[[int], float]  # step -> value

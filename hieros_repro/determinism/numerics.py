@@ -1,0 +1,74 @@
+"""The numerics fingerprint: everything besides code, config and seed that legitimately changes bits."""
+
+import importlib.metadata
+import os
+import platform
+import re
+from collections.abc import Mapping
+from typing import Any
+
+# Installed or not, a different version of these may compute different numbers.
+PACKAGES = ("torch", "numpy", "gymnasium", "ale-py", "mujoco", "dm-control", "opencv-python-headless", "crafter", "minigrid")
+VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE", "CUBLAS_WORKSPACE_CONFIG")
+
+
+def numerics(device: str, precision: str, compile_mode: str | None, ranks: int) -> dict[str, Any]:
+    """Read back from the libraries, not from the config: what is in force, not what was asked for."""
+    import torch
+
+    cuda = torch.device(device).type == "cuda"
+    return {
+        "packages": {name: version(name) for name in PACKAGES},
+        "machine": platform.machine(),
+        "blas": _blas(),
+        "cpu_level": torch.backends.cpu.get_cpu_capability(),
+        "cpu_amx": _has_amx(),
+        "device": torch.cuda.get_device_name(device) if cuda else torch.device(device).type,
+        "cuda": torch.version.cuda if cuda else None,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
+        "threads": torch.get_num_threads(),
+        "ranks": ranks,
+        "precision": precision,
+        "compile": compile_mode,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+        "variables": {name: os.environ.get(name) for name in VARIABLES},
+    }
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Key path -> (value in a, value in b), for every value that differs."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in sorted({*a, *b}):
+        left, right = a.get(name), b.get(name)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            found |= differences(left, right, f"{prefix}{name}.")
+        elif left != right:
+            found[prefix + name] = (left, right)
+    return found
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _blas() -> str:
+    import torch
+
+    names = r"Math Kernel Library Version [\d.]+|MKL-DNN v[\d.]+|OpenBLAS[ \w.]*"
+    return ", ".join(re.findall(names, torch.__config__.show()))
+
+
+def _has_amx() -> bool:
+    try:
+        with open("/proc/cpuinfo", encoding="utf8") as file:
+            return "amx_bf16" in file.read(20_000)
+    except OSError:
+        return False

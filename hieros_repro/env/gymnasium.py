@@ -1,0 +1,104 @@
+"""Any Gymnasium environment, by id."""
+
+import difflib
+import importlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces as gym_spaces
+from gymnasium.error import Error as GymnasiumError
+
+from hieros_repro.env.base import Env, Outcome
+from hieros_repro.records import Count, Fault, Space, Spaces
+
+
+class Gymnasium(Env):
+    """Wraps gymnasium.make(id, **kwargs).
+
+    A Box of uint8 with three axes is an image, any other Box a vector; Discrete observations become one-hot vectors; a Dict
+    gives one entry per key. Time limits are those of the registration unless `length` overrides them.
+    """
+
+    def __init__(self, render: bool = False, *, id: str, kwargs: dict[str, Any], length: Count | None):
+        mode: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
+        if render:  # off screen, and without a greeting
+            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+            os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        limit: dict[str, Any] = {} if length is None else {"max_episode_steps": length}
+        self.env = gymnasium.make(id, disable_env_checker=True, **limit, **mode, **kwargs)
+        observation, self._read = _observation(self.env.observation_space)
+        self.spaces = Spaces(observation, _action(self.env.action_space))
+        self._offset = getattr(self.env.action_space, "start", 0)
+        self._shift = isinstance(self.env.action_space, gym_spaces.Discrete) and int(self._offset) != 0
+
+    @classmethod
+    def check(cls, *, id: str, kwargs: dict[str, Any], length: int | None) -> Iterator[Fault]:
+        """Is the id registered, and is what it needs installed?"""
+        module, _, name = id.rpartition(":")
+        try:
+            if module:
+                importlib.import_module(module)
+            spec = gymnasium.spec(name)
+        except ModuleNotFoundError as error:
+            yield Fault("id", f"{id!r}: the module {error.name!r} is not installed")
+            return
+        except GymnasiumError:
+            near = difflib.get_close_matches(name, gymnasium.registry, n=3, cutoff=0.4)
+            yield Fault("id", f"{id!r} is not registered with Gymnasium; nearest: {', '.join(near) or 'none'}")
+            return
+        try:
+            gymnasium.envs.registration.load_env_creator(str(spec.entry_point))
+        except (ImportError, GymnasiumError) as error:
+            yield Fault("id", f"{id!r} needs a package that is not installed: {error}")
+
+    def reset(self, seed: int) -> dict[str, np.ndarray]:
+        return self._read(self.env.reset(seed=seed)[0])
+
+    def step(self, action: np.ndarray | int) -> Outcome:
+        obs, reward, terminated, truncated, _ = self.env.step(action + self._offset if self._shift else action)
+        return self._read(obs), float(reward), bool(terminated), bool(truncated)
+
+    def render(self) -> np.ndarray:
+        return np.asarray(self.env.render())
+
+    def close(self) -> None:
+        self.env.close()
+
+
+def _observation(space: gymnasium.Space) -> tuple[dict[str, Space], Any]:
+    """The spaces by name, and the function that turns an observation into arrays by name."""
+    if not isinstance(space, gym_spaces.Dict):
+        name, ours, read = _leaf(space)
+        return {name: ours}, lambda obs: {name: read(obs)}
+    leaves = {key: _leaf(child) for key, child in space.spaces.items()}
+    readers = [(key, read) for key, (_, _, read) in leaves.items()]
+    return {key: ours for key, (_, ours, _) in leaves.items()}, lambda obs: {key: read(obs[key]) for key, read in readers}
+
+
+def _leaf(space: gymnasium.Space) -> tuple[str, Space, Any]:
+    if isinstance(space, gym_spaces.Box):
+        if space.dtype == np.uint8 and len(space.shape) == 3:
+            return "image", Space("image", space.shape), lambda obs: obs
+        return "vector", Space("vector", space.shape), lambda obs: obs
+    if isinstance(space, gym_spaces.Discrete):
+        table = np.eye(int(space.n), dtype=np.float32)
+        return "vector", Space("vector", (int(space.n),)), lambda obs: table[int(obs) - int(space.start)]
+    if isinstance(space, gym_spaces.MultiDiscrete | gym_spaces.MultiBinary):
+        return "vector", Space("vector", (gym_spaces.flatdim(space),)), lambda obs: gym_spaces.flatten(space, obs)
+    raise ValueError(f"observations of type {type(space).__name__} are not supported: wrap them into Box, Discrete or Dict")
+
+
+def _action(space: gymnasium.Space) -> Space:
+    if isinstance(space, gym_spaces.Discrete):
+        return Space("discrete", (), sizes=(int(space.n),))
+    if isinstance(space, gym_spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        return Space("multidiscrete", space.shape, sizes=tuple(int(n) for n in space.nvec))
+    if isinstance(space, gym_spaces.MultiBinary) and len(space.shape) == 1:
+        return Space("multidiscrete", space.shape, sizes=(2,) * space.shape[0])
+    if isinstance(space, gym_spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        low, high = (tuple(float(x) for x in bound.flatten()) for bound in (space.low, space.high))
+        return Space("continuous", space.shape, low=low, high=high)
+    raise ValueError(f"actions of type {type(space).__name__} are not supported: use Discrete, MultiDiscrete or a float Box")

@@ -1,0 +1,64 @@
+"""What the loop asks of every agent."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hieros_repro.determinism.keys import Key
+from hieros_repro.records import Arrays, Carry, Metrics, Request, Rows, Step, Tensors, Tree
+
+
+class Agent(ABC):
+    """An agent is built from (spaces, key, hardware, horizon), its parts, and the hyperparameters of its config group.
+
+    It draws nothing itself: `act_noise` and `learn_noise` say, from a key, what random numbers `act` and `learn` will be given.
+    """
+
+    remembers: ClassVar[tuple[str, ...]] = ()  # the kinds of replay it can use; the first is its default
+    train_ratio: float | None = None  # replayed steps per environment step; None: learn whenever a replay is full
+    meanings: ClassVar[Mapping[str, str]] = {}  # metric name -> what it means, in one line
+
+    @abstractmethod
+    def initial(self, num_envs: int) -> Carry:
+        """The carry before the first tick."""
+
+    @abstractmethod
+    def act_noise(self, key: Key, ticks: int, num_envs: int) -> Arrays:
+        """The noise of `ticks` calls of act: name -> (ticks, num_envs, ...)."""
+
+    @abstractmethod
+    def act(self, now: Step, carry: Carry, noise: Arrays, greedy: bool = False) -> tuple[np.ndarray, Carry, dict[str, Rows]]:
+        """The action for every environment, the next carry, and what to remember in which replay. Greedy: the best action."""
+
+    def due(self, update: int) -> list[Request]:
+        """Which batches update number `update` needs."""
+        return []
+
+    def learn_noise(self, key: Key, batches: Mapping[str, Tensors]) -> Arrays:
+        """The random numbers that learning from these batches will consume."""
+        return {}
+
+    def learn(self, batches: Mapping[str, Tensors], noise: Tensors, step: int) -> tuple[Metrics, dict[str, Any]]:
+        """One update: metrics and write-backs. Reads no clock, no global and no generator; writes only registered state.
+
+        `step` feeds the schedules, which are functions of it.
+        """
+        return {}, {}
+
+    def parameters(self) -> Tensors:
+        """Every trained tensor by name, as it is now."""
+        return {}
+
+    def trace(self) -> dict[str, Tensors]:
+        """Of the latest update: "losses" and "gradients" of its first optimiser step, as stable buffers."""
+        return {}
+
+    @abstractmethod
+    def state(self) -> dict[str, Tree]:
+        """Everything that must survive a restart. "parameters" is what acting needs."""
+
+    @abstractmethod
+    def load(self, state: Mapping[str, Tree]) -> None:
+        """Back to a state. One that holds only "parameters" is enough to act."""

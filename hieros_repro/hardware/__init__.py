@@ -1,0 +1,1 @@
+"""Device, precision, compile and ranks: one thin layer over torch."""

@@ -1,0 +1,85 @@
+"""Where and how precisely a run computes. What the machine cannot do is an error, never a silent other choice."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from hieros_repro.determinism import numerics
+from hieros_repro.records import Count, Fault, UserError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """The group `hardware`."""
+
+    device: Literal["cpu", "cuda", "tpu"]
+    precision: Literal["fp32", "bf16", "fp16"]
+    threads: Count
+    compile: Literal["default", "reduce-overhead", "max-autotune"] | None
+    ranks: Count
+
+    @classmethod
+    def check(cls, *, device: str, precision: str, threads: int, compile: str | None, ranks: int) -> Iterator[Fault]:
+        """What only this machine can tell."""
+        if device == "cuda" and not torch.cuda.is_available():
+            yield Fault("device", f"'cuda' was asked for, but this machine offers {_available()}; use hardware=cpu")
+        if device == "tpu" and _accelerator() != "tpu":
+            yield Fault("device", f"'tpu' was asked for, but this machine offers {_available()}; a TPU needs the extra [tpu]")
+        cores = os.cpu_count() or 1
+        if threads > cores:
+            yield Fault("threads", f"{threads} is more than this machine's {cores} cores")
+        if ranks > 1:
+            yield Fault("ranks", f"{ranks}: data-parallel training on several ranks is not built yet; only 1 is allowed")
+
+    def apply(self) -> None:
+        """Threads are part of the numerics: set at every job start under every launcher, never left to the machine."""
+        torch.set_num_threads(self.threads)
+        if torch.get_num_threads() != self.threads:
+            raise UserError(f"hardware.threads={self.threads}: torch kept {torch.get_num_threads()} threads")
+
+    def numerics(self) -> dict[str, Any]:
+        return numerics.numerics(self.device, self.precision, self.compile, self.ranks)
+
+    def to_device(self, value: Any) -> Any:
+        """numpy arrays and tensors, or nests of them, as tensors on the device. On the CPU nothing is copied."""
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(value)
+        if isinstance(value, torch.Tensor):
+            return value if self.device == "cpu" else value.to(self.device, non_blocking=True)
+        return {name: self.to_device(child) for name, child in value.items()}
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Forward passes run inside; parameters, optimiser state and losses stay in float32."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device, dtype=PRECISIONS[self.precision])
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Compile wraps pure code from outside; without a mode the function is left alone."""
+        if self.compile is None:
+            return function
+        import torch._inductor.config
+
+        torch._inductor.config.deterministic = torch.are_deterministic_algorithms_enabled()
+        return torch.compile(function, mode=self.compile)
+
+
+def _accelerator() -> str | None:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return found.type if found is not None else None
+
+
+def _available() -> str:
+    found = ["cpu"]
+    if torch.cuda.is_available():
+        found += [f"cuda ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    elif accelerator := _accelerator():
+        found.append(accelerator)
+    return ", ".join(found)

@@ -1,0 +1,47 @@
+"""TensorBoard."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hieros_repro.log.base import Silent
+
+
+class TensorBoard(Silent):
+    """Writes every metric as a scalar. A resumed run starts a new event file and shows it the whole history, so nothing that
+    a crash made undone stays visible."""
+
+    wants_history = True
+
+    def __init__(self, folder: Path):
+        from torch.utils.tensorboard import SummaryWriter
+
+        for stale in folder.glob("events.out.tfevents.*"):
+            stale.unlink()
+        self._writer = SummaryWriter(str(folder))
+
+    def metrics(self, row: Mapping[str, Any]) -> None:
+        for name, value in row.items():
+            if name != "step":
+                self._writer.add_scalar(name, value, row["step"])
+
+    def timing(self, row: Mapping[str, Any]) -> None:
+        for name, value in row.items():
+            if name != "step":
+                self._writer.add_scalar(f"timing/{name}", value, row["step"])
+
+    def video(self, step: int, name: str, path: Path) -> None:
+        """As an animated image: the writer's own video needs a package that writes nothing in its current version."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        if path.suffix == ".gif":
+            from PIL import Image
+
+            with Image.open(path) as image:
+                width, height = image.size
+            picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
+            summary = Summary(value=[Summary.Value(tag=name, image=picture)])
+            self._writer._get_file_writer().add_summary(summary, step)
+
+    def close(self) -> None:
+        self._writer.close()

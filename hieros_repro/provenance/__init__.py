@@ -1,0 +1,1 @@
+"""Where a run came from: code, packages, machine. What run.json records."""

@@ -1,0 +1,115 @@
+"""Evaluation: its own environments, carry and keys. It reads the agent and changes nothing."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from hieros_repro.agent.base import Agent
+from hieros_repro.determinism.keys import Key
+from hieros_repro.env.vector import Seeds, Vector
+from hieros_repro.env.wrapper import Normaliser
+from hieros_repro.records import Arrays, Episode, Step
+
+NOISE_BLOCK = 256  # ticks of acting noise drawn at once
+
+
+class Result(NamedTuple):
+    """Scores in the order of (environment, episode)."""
+
+    episodes: list[Episode]
+
+    @property
+    def scores(self) -> list[float]:
+        return [episode.score for episode in self.episodes]
+
+    def metrics(self) -> dict[str, float]:
+        scores = np.array(self.scores)
+        row = {
+            "eval/score": float(scores.mean()),
+            "eval/score_min": float(scores.min()),
+            "eval/score_max": float(scores.max()),
+            "eval/length": float(np.mean([episode.length for episode in self.episodes])),
+            "eval/episodes": len(scores),
+        }
+        if len(scores) > 1:
+            row["eval/score_std"] = float(scores.std(ddof=1))
+        return row
+
+
+class NoiseFeed:
+    """Acting noise, tick by tick, drawn from the key in blocks: a function of the tick alone."""
+
+    def __init__(self, key: Key, agent: Agent, num_envs: int):
+        self._key, self._agent, self._num_envs = key, agent, num_envs
+        self._block: Arrays = {}
+        self._number = -1
+
+    def __call__(self, tick: int) -> dict[str, np.ndarray]:
+        number, row = divmod(tick, NOISE_BLOCK)
+        if number != self._number:
+            self._block = self._agent.act_noise(self._key(number), NOISE_BLOCK, self._num_envs)
+            self._number = number
+        return {name: block[row] for name, block in self._block.items()}
+
+
+class Evaluator:
+    """Builds evaluation environments when first needed and keeps them."""
+
+    def __init__(self, make: Callable[[Seeds, int, bool], Vector], num_envs: int, key: Key):
+        self._make = make
+        self._num_envs = num_envs
+        self._key = key
+
+    def __call__(
+        self,
+        agent: Agent,
+        normaliser: Normaliser,
+        step: int,
+        episodes: int,
+        greedy: bool = True,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Result | None:
+        """`episodes` episodes at environment step `step`, dealt to the environments in turn, so that short ones do not crowd
+        out long ones. Seeds: eval/<step>/<env>/<episode>. None if `stop` says so before the end."""
+        key = self._key(step)
+        count = min(self._num_envs, episodes)
+        envs = self._make(lambda env, episode: key(env, episode).seed(), count, False)
+        wanted = [len(range(i, episodes, count)) for i in range(count)]
+        found: list[list[Episode]] = [[] for _ in range(count)]
+        try:
+            for _ in play(agent, envs, normaliser, NoiseFeed(key("act"), agent, count), greedy):
+                if stop():
+                    return None
+                for episode in envs.take_finished():
+                    if len(found[episode.env]) < wanted[episode.env]:
+                        found[episode.env].append(episode)
+                if all(len(done) == want for done, want in zip(found, wanted, strict=True)):
+                    break
+        finally:
+            envs.close()
+        return Result([episode for done in found for episode in done])
+
+    def film(self, agent: Agent, normaliser: Normaliser, step: int) -> list[np.ndarray]:
+        """The frames of one greedy episode."""
+        key = self._key(step, "film")
+        envs = self._make(lambda env, episode: key(env, episode).seed(), 1, True)
+        frames = []
+        try:
+            for row in play(agent, envs, normaliser, NoiseFeed(key("act"), agent, 1), greedy=True):
+                frames.append(envs.envs[0].render())
+                if row.is_last[0]:
+                    return frames
+        finally:
+            envs.close()
+        raise AssertionError("play() goes on for ever")
+
+
+def play(agent: Agent, envs: Vector, normaliser: Normaliser, noise: NoiseFeed, greedy: bool) -> Iterator[Step]:
+    """Rows of an agent acting for ever, the first included."""
+    now, carry, tick = normaliser(envs.reset(), frozen=True), agent.initial(envs.num_envs), 0
+    yield now
+    while True:
+        action, carry, _ = agent.act(now, carry, noise(tick), greedy)
+        now, tick = normaliser(envs.step(action), frozen=True), tick + 1
+        yield now

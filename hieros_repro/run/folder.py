@@ -1,0 +1,84 @@
+"""The folder of a run: who holds it, what it says about itself."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hieros_repro.records import UserError
+
+STATUSES = ("running", "finished", "failed", "stopped")
+
+
+class RunFolder:
+    """One process at a time holds a run folder, by an OS lock that dies with it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lock: int | None = None
+
+    def exists(self) -> bool:
+        return (self.path / "config.yaml").exists()
+
+    @contextlib.contextmanager
+    def held(self) -> "Iterator[RunFolder]":
+        """Creates the folder if need be, and keeps every other process out of it."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(f"run.dir={self.path}: cannot be written ({error.strerror})") from error
+        try:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"run.dir={self.path}: another process is running this run right now") from None
+            yield self
+        finally:
+            os.close(self._lock)
+            self._lock = None
+
+    def read(self) -> dict[str, Any]:
+        """run.json, with a status that can be believed: a killed process left `running` behind."""
+        try:
+            facts = json.loads((self.path / "run.json").read_text(encoding="utf8"))
+        except FileNotFoundError:
+            return {}
+        if facts.get("status") == "running" and not self.is_held():
+            facts["status"] = "interrupted"
+        return facts
+
+    def update(self, **facts: Any) -> None:
+        """Changes some facts of run.json, all or none."""
+        self.write("run.json", json.dumps(self._raw() | facts, indent=1) + "\n")
+
+    def write(self, name: str, text: str) -> None:
+        partial = self.path / f".partial-{name}"
+        with partial.open("w", encoding="utf8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.path / name)
+
+    def is_held(self) -> bool:
+        """Whether a living process holds the folder (this one included)."""
+        if self._lock is not None:
+            return True
+        try:
+            descriptor = os.open(self.path / ".lock", os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def _raw(self) -> dict[str, Any]:
+        path = self.path / "run.json"
+        return json.loads(path.read_text(encoding="utf8")) if path.exists() else {}

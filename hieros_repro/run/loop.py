@@ -1,0 +1,230 @@
+"""The loop of every agent: act, step, remember, learn, look, log, save."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from hieros_repro.agent.base import Agent
+from hieros_repro.determinism import snapshot
+from hieros_repro.determinism.keys import Key
+from hieros_repro.determinism.ledger import Ledger
+from hieros_repro.env.vector import Vector
+from hieros_repro.env.wrapper import Normaliser
+from hieros_repro.hardware.device import Hardware
+from hieros_repro.log.base import Log, plain_number
+from hieros_repro.log.tally import Tally
+from hieros_repro.log.timing import Rates, Stopwatch
+from hieros_repro.records import Carry, Diverged, Step, Stopped, Tree
+from hieros_repro.replay.base import Replay
+from hieros_repro.run.evaluation import Evaluator, NoiseFeed, Result
+from hieros_repro.run.schedule import Pace, Plan, due
+
+
+class Parts(NamedTuple):
+    """What a run is made of."""
+
+    key: Key
+    hardware: Hardware
+    envs: Vector
+    normaliser: Normaliser
+    agent: Agent
+    replays: Mapping[str, Replay]
+    evaluator: Evaluator
+    log: Log
+    save: Callable[[int, Mapping[str, Tree]], None]
+    keep_best: Callable[[int, float, Tree], None]
+
+
+class Loop:
+    """Runs until `plan.steps` or until `stop` says so. Everything that must survive a restart is in `state`."""
+
+    def __init__(self, parts: Parts, plan: Plan, stop: Callable[[], bool], save_rng: bool):
+        self.parts, self.plan, self.stop, self.save_rng = parts, plan, stop, save_rng
+        self.ledger = Ledger(parts.log.ledger, plan.fingerprint_every)
+        self.noise = NoiseFeed(parts.key("act"), parts.agent, parts.envs.num_envs)
+        self.pace = Pace(parts.agent.train_ratio)
+        self.watch = Stopwatch()
+        self.rates = Rates(self.watch)
+        self.step = self.tick = self.update = 0
+        self.now: Step | None = None
+        self.carry: Carry = None
+        self.evaluations: list[list[float]] = []  # [step, mean score], scheduled ones
+        self.tally = Tally()
+        self._learned: Mapping[str, Any] = {}  # metrics of the latest update
+        self._looked = {"fingerprint": 0, "log": 0, "eval": 0, "video": 0}  # the step at which each was last done
+
+    def run(self) -> Result | None:
+        """All remaining ticks, then the final evaluation."""
+        parts, plan = self.parts, self.plan
+        if self.now is None:
+            self.now = parts.normaliser(parts.envs.reset())
+            self.carry = parts.agent.initial(parts.envs.num_envs)
+        self.rates.start(self.step, self.update)
+        self._look()  # what was due when the run was stopped
+        while self.step < plan.steps:
+            before = self.step
+            self._tick()
+            self._look()
+            stopping = self.stop()
+            if stopping or self.step >= plan.steps or due(before, self.step, plan.checkpoint_every):
+                parts.save(self.step, self.state())
+                self.watch.lap("save")
+            if stopping and self.step < plan.steps:
+                raise Stopped(f"stopped at step {self.step:,} with a checkpoint")
+        if not plan.final_episodes:
+            return None
+        final = self._evaluate(plan.final_episodes)
+        if final is None:
+            raise Stopped(f"stopped during the final evaluation; the checkpoint of step {self.step:,} has everything else")
+        return final
+
+    # -- One tick ------------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """act, step, remember, learn."""
+        parts, watch, now = self.parts, self.watch, self.now
+        assert now is not None
+        action, self.carry, rows = parts.agent.act(now, self.carry, self.noise(self.tick))
+        watch.lap("act")
+        raw = parts.envs.step(action)
+        self.now = parts.normaliser(raw)
+        transitions = raw.is_first.size - int(np.count_nonzero(raw.is_first))
+        self.step += transitions
+        self.tick += 1
+        watch.lap("env")
+        for name, row in rows.items():
+            parts.replays[name].add(now, row, self.now)
+        self.ledger.see(now.obs, action)
+        self.tally.pay(raw.reward, transitions)
+        if parts.envs.finished:
+            episodes = parts.envs.take_finished()
+            self.tally.ended(episodes)
+            parts.log.episodes(self.step, episodes)
+        watch.lap("remember")
+        self.pace.earn(transitions)
+        while self._learn_once():
+            watch.lap("learn")
+
+    def _learn_once(self) -> bool:
+        """One update, if one is owed and its batches can be had."""
+        parts, ending = self.parts, self.step >= self.plan.steps
+        requests = parts.agent.due(self.update)
+        if not requests or not all(parts.replays[r.replay].ready(r, ending) for r in requests):
+            return False
+        if not self.pace.spend(max(r.batch * r.length for r in requests)):
+            return False
+        key = parts.key("replay", self.update)
+        raw = {r.replay: parts.replays[r.replay].sample(key(r.replay), r) for r in requests}
+        drawn = parts.agent.learn_noise(parts.key("learn", self.update), raw)
+        batches, noise = parts.hardware.to_device(raw), parts.hardware.to_device(drawn)
+        fingerprint = self.update == 0 or self._due("fingerprint", self.plan.fingerprint_every)
+        weights = {name: tensor.clone() for name, tensor in parts.agent.parameters().items()} if fingerprint else {}
+        self._learned, write_backs = parts.agent.learn(batches, noise, self.step)
+        for name, values in write_backs.items():
+            parts.replays[name].write_back(values)
+        self.update += 1
+        self._must_be_finite()
+        if fingerprint:
+            known = {"weights": weights, "batch": batches, "noise": noise, "parameters": parts.agent.parameters()}
+            self._fingerprint(known | parts.agent.trace())
+        return True
+
+    def _must_be_finite(self) -> None:
+        bad = [name for name, value in self._learned.items() if not np.isfinite(float(value))]
+        bad += [name for name, tensor in self.parts.agent.parameters().items() if not bool(torch.isfinite(tensor).all())]
+        if bad:
+            raise Diverged(f"step {self.step}, update {self.update}: no longer finite: {', '.join(bad)}")
+
+    # -- Looking: nothing below changes a bit of training --------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Everything that is due. What a stop cuts short is done when the run goes on."""
+        plan, ending = self.plan, self.step >= self.plan.steps
+        if ending and self._looked["fingerprint"] < self.step:
+            self._fingerprint({"parameters": self.parts.agent.parameters()})
+        if self._due("log", plan.log_every) or (ending and self._looked["log"] < self.step):
+            self._log_row()
+        if self._due("eval", plan.eval_every) and not ending:
+            self._evaluate_scheduled()
+        if self._due("video", plan.video_every):
+            frames = self.parts.evaluator.film(self.parts.agent, self.parts.normaliser, self.step)
+            self.parts.log.video(self.step, "episode", frames, plan.video_fps)
+            self._looked["video"] = self.step
+        self.watch.lap("look")
+
+    def _due(self, what: str, every: int) -> bool:
+        return due(self._looked[what], self.step, every)
+
+    def _fingerprint(self, components: Mapping[str, Mapping[str, Any]]) -> None:
+        if self.plan.fingerprint_every:
+            self.ledger.entry(self.step, self.update, components)
+            self._looked["fingerprint"] = self.step
+
+    def _log_row(self) -> None:
+        self.parts.log.timing(self.rates.row(self.step, self.update))
+        self.parts.log.metrics({"step": self.step, "updates": self.update, **self.tally.row(), **self._learned})
+        self._looked["log"] = self.step
+
+    def _evaluate_scheduled(self) -> None:
+        parts = self.parts
+        result = self._evaluate(self.plan.eval_episodes)
+        if result is None:
+            return
+        score, best = result.metrics()["eval/score"], max((score for _, score in self.evaluations), default=-np.inf)
+        self.evaluations.append([self.step, score])
+        self._looked["eval"] = self.step
+        if self.plan.keep_best and score > best:
+            acting = {"parameters": parts.agent.state()["parameters"]}
+            parts.keep_best(self.step, score, {"agent": acting, "env": {"normaliser": parts.normaliser.state()}})
+
+    def _evaluate(self, episodes: int) -> Result | None:
+        """None if the run was asked to stop meanwhile."""
+        parts = self.parts
+        result = parts.evaluator(parts.agent, parts.normaliser, self.step, episodes, stop=self.stop)
+        if result is not None:
+            parts.log.metrics({"step": self.step, **result.metrics()})
+        self.watch.lap("evaluate")
+        return result
+
+    # -- State ---------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tree]:
+        parts = self.parts
+        counters = {
+            "step": self.step,
+            "tick": self.tick,
+            "update": self.update,
+            "pace": self.pace.state(),
+            "evaluations": self.evaluations,
+            "learned": {name: plain_number(value) for name, value in self._learned.items()},
+            "tally": self.tally.state(),
+            "looked": dict(self._looked),
+        }
+        return {
+            "loop": {"counters": counters, "carry": self.carry, "ledger": self.ledger.state(), "log": parts.log.state()},
+            "env": {"envs": parts.envs.state(), "normaliser": parts.normaliser.state()},
+            "agent": parts.agent.state(),
+            "replay": {name: replay.state() for name, replay in parts.replays.items()},
+            **({"rng_state": snapshot.take()} if self.save_rng else {}),
+        }
+
+    def load(self, state: Mapping[str, Tree]) -> None:
+        """Everything back to where it was; the global generators last, after whatever loading may have drawn."""
+        parts, loop = self.parts, state["loop"]
+        parts.agent.load(state["agent"])
+        for name, replay in state["replay"].items():
+            parts.replays[name].load(replay)
+        parts.normaliser.load(state["env"]["normaliser"])
+        if "envs" in state["env"]:  # a branch with other environments starts them anew
+            self.now = parts.normaliser(parts.envs.load(state["env"]["envs"]), frozen=True)
+            self.carry = loop["carry"]
+        self.ledger.load(loop["ledger"])
+        parts.log.load(loop["log"])
+        counters = loop["counters"]
+        self.step, self.tick, self.update = counters["step"], counters["tick"], counters["update"]
+        self.pace.load(counters["pace"])
+        self.evaluations, self._learned, self._looked = (counters[name] for name in ("evaluations", "learned", "looked"))
+        self.tally.load(counters["tally"])
+        snapshot.restore(state.get("rng_state"))

@@ -1,0 +1,137 @@
+"""What a run writes about itself: run.json, its checkpoints, its videos."""
+
+import datetime
+import errno
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import yaml
+
+from hieros_repro.determinism.ledger import describe_all
+from hieros_repro.provenance.code import code, patch
+from hieros_repro.provenance.machine import free_gb, machine, packages
+from hieros_repro.records import Diverged, Stopped, Tree, UserError
+from hieros_repro.run import checkpoint as checkpoints
+from hieros_repro.run.evaluation import Result
+from hieros_repro.run.folder import RunFolder
+from hieros_repro.run.loop import Loop
+from hieros_repro.run.schedule import Plan
+
+
+class Recorder:
+    """Keeps a run folder's account of the run. It reads the run and changes nothing in it."""
+
+    def __init__(self, folder: RunFolder, plan: Plan, numerics: Mapping[str, Any]):
+        self.folder, self.plan, self.numerics = folder, plan, dict(numerics)
+        self.checkpoints = folder.path / "checkpoints"
+        self._started = time.perf_counter()
+
+    def begin(self, config: Mapping[str, Any], asked: list[str], parent: Any, marks: Mapping[str, Any]) -> None:
+        """Configuration, code, machine: everything known before the first step."""
+        checkpoints.sweep_partial(self.checkpoints)
+        before = self.folder.read()
+        self.folder.write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        self.folder.write("overrides.yaml", yaml.safe_dump(asked))
+        self.folder.write("code.patch", patch())
+        self.folder.update(
+            status="running",
+            seed=config["seed"],
+            started=before.get("started") or _now(),
+            parent=before.get("parent") or parent,
+            plugins=config["plugins"],
+            code=code(),
+            numerics=self.numerics,
+            machine=machine(),
+            packages=packages(),
+            wall_seconds=before.get("wall_seconds", 0.0),
+            restarts=before.get("restarts", -1) + 1,
+            error=None,
+            **marks,
+        )
+
+    def opened(self, loop: Loop) -> None:
+        """What is known once everything is built; refuses a run whose checkpoints cannot fit on the disk."""
+        parameters = loop.parts.agent.parameters()
+        self.folder.update(spaces=loop.parts.envs.spaces.plain(), parameters=sum(t.numel() for t in parameters.values()))
+        copies = self.plan.keep_last + 1 + self.plan.keep_best
+        if self.plan.keep_every:
+            copies += self.plan.steps // self.plan.keep_every
+        state = [loop.parts.agent.state(), [replay.state() for replay in loop.parts.replays.values()]]
+        need, free = size(state) * copies / 2**30, free_gb(self.folder.path)
+        if need > free:
+            raise UserError(
+                f"run.dir={self.folder.path}: {copies} checkpoints need about {need:.1f} GB and {free:.1f} GB are free; "
+                "lower run.keep_last or run.keep_every, or choose another disk"
+            )
+
+    # -- Checkpoints ---------------------------------------------------------------------------------------------------
+
+    def save(self, step: int, parts: Mapping[str, Tree]) -> None:
+        facts = {"step": step, "numerics": self.numerics}
+        try:
+            checkpoints.save(self.checkpoints, f"step_{step}", parts, facts)
+        except OSError as error:
+            checkpoints.sweep_partial(self.checkpoints)
+            if error.errno != errno.ENOSPC:
+                raise
+            raise UserError(f"{self.checkpoints}: the disk is full, so the checkpoint of step {step} was not kept") from error
+        checkpoints.prune(self.checkpoints, self.plan.keep_last, self.plan.keep_every)
+
+    def keep_best(self, step: int, score: float, parts: Mapping[str, Tree]) -> None:
+        """What acting needs, of the best scheduled evaluation so far."""
+        checkpoints.save(self.checkpoints, "best", parts, {"step": step, "score": score, "numerics": self.numerics})
+
+    # -- The end -------------------------------------------------------------------------------------------------------
+
+    def finish(self, loop: Loop, final: Result | None, operations: list[str]) -> dict[str, Any]:
+        """Marks the run finished and returns its results."""
+        results: dict[str, Any] = {"step": loop.step, "updates": loop.update}
+        if final is not None:
+            results |= {**final.metrics(), "scores": final.scores}
+        if self.plan.target_score is not None:
+            reached = [step for step, score in loop.evaluations if score >= self.plan.target_score]
+            results["convergence_step"] = reached[0] if reached else None
+        digests = {"parameters": describe_all(loop.parts.agent.parameters())}
+        self._end("finished", results=results, digests=digests, nondeterministic_operations=operations)
+        return results
+
+    def close(self, error: BaseException) -> str:
+        """Marks a run that did not finish, and says how to go on."""
+        stopped = isinstance(error, Stopped | KeyboardInterrupt)
+        account = None if stopped else {
+            "kind": type(error).__name__,
+            "text": str(error),
+            "traceback": "".join(traceback.format_exception(error)),
+        }  # fmt: skip
+        self._end("stopped" if stopped else "failed", error=account)
+        found = checkpoints.steps(self.checkpoints)
+        where = f"its newest checkpoint is step {found[-1]:,}" if found else "it has no checkpoint and would start from step 0"
+        command = f"python -m hieros_repro.train resume={self.folder.path}"
+        if isinstance(error, Diverged):
+            branch = f"{command}@{found[-1]} run.dir=<new folder>" if found else command
+            return f"{where}; replaying from there meets the same numbers again: {branch}"
+        return f"{where}; continue with: {command}"
+
+    def _end(self, status: str, **facts: Any) -> None:
+        spent = self.folder.read().get("wall_seconds", 0.0) + time.perf_counter() - self._started
+        try:
+            self.folder.update(status=status, ended=_now(), wall_seconds=spent, **facts)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+
+
+def size(tree: Tree) -> int:
+    """Bytes of the tensors and arrays in a tree."""
+    if isinstance(tree, Mapping):
+        return sum(map(size, tree.values()))
+    if isinstance(tree, list | tuple):
+        return sum(map(size, tree))
+    return int(tree.nbytes) if isinstance(tree, torch.Tensor) or hasattr(tree, "nbytes") else 8
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

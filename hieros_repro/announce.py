@@ -1,0 +1,87 @@
+"""What a run says about itself at its start and its end."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from hieros_repro.determinism.numerics import differences
+from hieros_repro.resume import Start
+from hieros_repro.run.loop import Loop
+
+
+def facts(config: Mapping[str, Any], hardware: Any) -> dict[str, str]:
+    """The promise and what it rests on, for the terminal."""
+    from hieros_repro.build import construct
+
+    numerics = hardware.numerics()
+    level = numerics["cpu_level"] + (" with AMX" if numerics["cpu_amx"] else "")
+    where = level if numerics["device"] == "cpu" else numerics["device"]
+    rests = [f"torch {numerics['packages']['torch']}", where, f"{numerics['threads']} thread(s)", numerics["precision"]]
+    rests.append(f"compiled ({numerics['compile']})" if numerics["compile"] else "eager")
+    return {"promise": construct(config["determinism"]).promise(), "rests on": ", ".join(rests)}
+
+
+def start(start: Start, asked: list[str], loop: Loop) -> str:
+    """What runs, where, and which values are not the defaults."""
+    plain = start.config
+    count = sum(tensor.numel() for tensor in loop.parts.agent.parameters().values())
+    lines = [f"run folder  {start.folder}"]
+    if start.checkpoint is not None:
+        lines.append(f"starts from {start.checkpoint}")
+    lines.append(f"parameters  {count:,}")
+    lines += [f"{name:<11} {text}" for name, text in facts(plain, loop.parts.hardware).items()]
+    changed = non_default(plain, asked)
+    if changed:
+        lines.append("not default " + f"\n{'':<12}".join(f"{path} = {new!r} ({old!r})" for path, (old, new) in changed.items()))
+    return "\n".join(lines)
+
+
+def non_default(plain: dict[str, Any], asked: list[str]) -> dict[str, tuple[Any, Any]]:
+    """Values that differ from those of the same groups without any experiment or override: path -> (default, value)."""
+    if not GlobalHydra.instance().is_initialized():
+        return {}
+    loader = GlobalHydra.instance().config_loader()
+    groups = [o for o in asked if o.partition("=")[0] in loader.list_groups("") and not o.startswith("experiment=")]
+    default: Any = OmegaConf.to_container(hydra.compose(config_name="train", overrides=groups), resolve=False)
+    found = differences(default, plain)
+    own = ("run.dir", "run.horizon", "resume", "sweep.")
+    return {
+        path: (old, new)
+        for path, (old, new) in found.items()
+        if not path.startswith(own) and not (isinstance(old, str) and "${" in old) and not path.endswith("_target_")
+    }
+
+
+def nothing_to_do(start: Start) -> str:
+    """What a finished run says when it is continued as it was."""
+    assert start.finished is not None
+    results = start.finished["results"]
+    return f"finished already, nothing is left to do; run.steps=<more than {results['step']}> extends it\n" + end(
+        start.folder, results
+    )
+
+
+def end(folder: Path, results: Mapping[str, Any]) -> str:
+    """The score, the folder, and the next useful commands."""
+    lines = []
+    if "eval/score" in results:
+        spread = f" +- {results['eval/score_std']:.1f}" if "eval/score_std" in results else ""
+        lines.append(f"final score {results['eval/score']:.1f}{spread} over {results['eval/episodes']} greedy episodes")
+    if "convergence_step" in results:
+        reached = results["convergence_step"]
+        lines.append(f"converged   {'not within this run' if reached is None else f'at step {reached:,}'}")
+    lines += [
+        f"run folder  {folder}",
+        "next        " + f"\n{'':<12}".join(
+            [
+                f"python -m hieros_repro.evaluate run={folder}",
+                f"python -m hieros_repro.verify claim=same_seed run={folder}",
+                f"python -m hieros_repro.train resume={folder} run.steps={2 * results['step']}",
+            ]
+        ),
+    ]  # fmt: skip
+    return "\n".join(lines)

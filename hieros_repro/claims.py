@@ -1,0 +1,269 @@
+"""The claims that `verify` checks, each with real processes. A claim returns what was seen, or raises Broken."""
+
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hieros_repro.compare import compare
+from hieros_repro.log import jsonl
+from hieros_repro.records import Failed, UserError
+from hieros_repro.run import checkpoint
+from hieros_repro.run.folder import RunFolder
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = ("metrics.jsonl", "episodes.jsonl", "ledger.jsonl")
+STOPPED = 75
+
+
+class Broken(Failed):
+    """A claim that does not hold."""
+
+
+class Bench:
+    """Makes runs of one configuration, as a user would, in a folder of its own."""
+
+    def __init__(self, run: Path | None, asked: Sequence[str], plain: Mapping[str, Any]):
+        self.run, self.kills = run, plain["kills"]
+        self.folder = Path(tempfile.mkdtemp(prefix="hieros-verify-"))
+        self.steps = plain["verify_steps"]
+        if run is not None:
+            if not (run / "config.yaml").exists():
+                raise UserError(f"run={run}: not a run folder (it has no config.yaml)")
+            asked = [*_typed(run), *asked]
+            plain = yaml.safe_load((run / "config.yaml").read_text(encoding="utf8"))
+        self.seed = plain["seed"]
+        self.overrides = [*(self._short() if self.steps else ()), *asked, "log=quiet"]
+        self.steps = self.steps or plain["run"]["steps"]
+        self._baseline: Path | None = None
+        self.seconds = 0.0
+
+    def _short(self) -> list[str]:
+        """A run that is short and yet evaluates, logs and saves at many points in the middle of things."""
+        n = self.steps
+        cadences = {"checkpoint": n // 9, "eval": n // 3, "log": n // 8, "fingerprint": 1}
+        episodes = ["run.eval_episodes=3", "run.final_episodes=3", "run.eval_envs=2"]
+        return [f"run.steps={n}", *(f"run.{k}_every={max(v, 1)}" for k, v in cadences.items()), *episodes]
+
+    def baseline(self) -> Path:
+        """The run that the others are compared with; made once."""
+        if self._baseline is None:
+            self._baseline = self.make("baseline")
+            self.seconds = float(list(jsonl.read(self._baseline / "timing.jsonl"))[-1]["elapsed"])
+        return self._baseline
+
+    def make(self, name: str, *overrides: str, cwd: Path | None = None, **environment: str) -> Path:
+        """One run, from start to end."""
+        folder = self.folder / name
+        done = subprocess.run(
+            self.command(f"run.dir={folder}", *overrides), cwd=cwd or self.folder, env=_environment(environment),
+            capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            raise UserError(f"the run {name!r} could not be made (exit code {done.returncode}):\n{done.stderr.strip()[-2000:]}")
+        return folder
+
+    def command(self, *overrides: str, sweep: bool = False) -> list[str]:
+        return [sys.executable, "-m", "hieros_repro.train", *(["-m"] if sweep else []), *self.overrides, *overrides]
+
+
+# -- The claims --------------------------------------------------------------------------------------------------------
+
+
+def same_seed(bench: Bench) -> str:
+    """Two fresh processes: another working directory and folder, the machine under load."""
+    elsewhere = bench.folder / "some" / "where else"
+    elsewhere.mkdir(parents=True)
+    first = bench.baseline()
+    with machine_load():
+        second = bench.make("again", cwd=elsewhere)
+    return _must_be_equal_files(first, second)
+
+
+def resume(bench: Bench) -> str:
+    """Killed at random instants and continued by the same command; every fourth time asked to stop instead."""
+    whole, pieces = bench.baseline(), bench.folder / "pieces"
+    command = bench.command(f"run.dir={pieces}", "resume=auto")
+    ends = []
+    for number in range(bench.kills):
+        process = subprocess.Popen(
+            command, cwd=bench.folder, env=_environment({}), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        _wait_until_running(process, pieces)
+        time.sleep(random.uniform(0.0, 1.6 * bench.seconds / bench.kills))
+        process.send_signal(signal.SIGTERM if number % 4 == 3 else signal.SIGKILL)
+        _, errors = process.communicate()
+        if process.returncode not in (-signal.SIGKILL, STOPPED, 0):
+            raise Broken(f"after {number} interruptions the run ended with code {process.returncode}:\n{errors[-2000:]}")
+        ends.append({-signal.SIGKILL: "killed", STOPPED: "stopped", 0: "finished"}[process.returncode])
+        if process.returncode == 0:
+            break
+    if "finished" not in ends:
+        bench.make("pieces", "resume=auto")
+    counts = ", ".join(f"{ends.count(end)} times {end}" for end in ("killed", "stopped") if end in ends)
+    return f"{counts or 'never interrupted'}; {_must_be_equal_files(whole, pieces)}"
+
+
+def observers(bench: Bench) -> str:
+    """Nothing watched at all, and everything watched all the time."""
+    n = bench.steps
+    nothing = [f"run.{name}_every=0" for name in ("eval", "log", "checkpoint", "video")] + ["run.final_episodes=0"]
+    much = [f"run.{name}_every={max(n // 20, 1)}" for name in ("eval", "log", "checkpoint")]
+    much += [f"run.fingerprint_every={max(n // 3, 1)}", "log.tensorboard=true", "run.eval_episodes=1"]
+    if importlib.util.find_spec("wandb"):
+        much.append("log.wandb=offline")
+    accounts = []
+    for name, overrides in (("unwatched", nothing), ("watched", much)):
+        equal, text = compare(bench.baseline(), bench.make(name, *overrides, WANDB_SILENT="true"))
+        if not equal:
+            raise Broken(f"{name}:\n{text}")
+        accounts.append(f"{name}: {text.splitlines()[-1]}")
+    return "; ".join(accounts)
+
+
+def sweep(bench: Bench) -> str:
+    """Alone, in a sweep one after the other, and in a sweep in parallel."""
+    other = bench.seed + 1000
+    alone = [bench.baseline(), bench.make("other", f"seed={other}")]
+    launchers: dict[str, list[str]] = {"basic": []}
+    if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher"):
+        launchers["joblib"] = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    for name, arguments in launchers.items():
+        folder = bench.folder / f"sweep-{name}"
+        command = bench.command(f"seed={bench.seed},{other}", f"sweep.dir={folder}", *arguments, sweep=True)
+        done = subprocess.run(command, cwd=bench.folder, env=_environment({}), capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"the {name} sweep ended with code {done.returncode}:\n{done.stderr.strip()[-2000:]}")
+        for seed, run in zip((bench.seed, other), alone, strict=True):
+            _must_be_equal_files(run, folder / f"seed-{seed}")
+    return f"2 seeds alone and in sweeps under {', '.join(launchers)}: every file equal"
+
+
+def hash_seed(bench: Bench) -> str:
+    """PYTHONHASHSEED varied, with nothing that pins it."""
+    runs = [bench.make(f"hash-{value}", "determinism.hash_seed=null", PYTHONHASHSEED=value) for value in ("1", "2", "random")]
+    for run in runs[1:]:
+        _must_be_equal_files(runs[0], run)
+    return "3 hash seeds: every file equal"
+
+
+def complete(bench: Bench) -> str:
+    """Of an existing run: checkpoints intact, logs whole and in order, numbers finite, the account consistent."""
+    run = bench.run
+    assert run is not None, "verify asks for a run first"
+    facts = RunFolder(run).read()
+    problems = [*_checkpoint_problems(run), *_log_problems(run), *_account_problems(run, facts)]
+    if problems:
+        raise Broken("\n  ".join([f"{run}", *problems]))
+    rows = len(list(jsonl.read(run / "metrics.jsonl")))
+    return f"{facts['status']}; {len(checkpoint.steps(run / 'checkpoints'))} checkpoints intact, {rows} rows whole"
+
+
+CLAIMS: dict[str, Callable[[Bench], str]] = {
+    "same_seed": same_seed,
+    "resume": resume,
+    "observers": observers,
+    "sweep": sweep,
+    "hash_seed": hash_seed,
+    "complete": complete,
+}
+NOT_APPLICABLE = {
+    "workers": "no replay with background workers here",
+    "env_backend": "environments step in this process",
+}
+
+
+# -- How ---------------------------------------------------------------------------------------------------------------
+
+
+def _must_be_equal_files(a: Path, b: Path) -> str:
+    """Byte for byte; where not, `compare` says what differs first."""
+    unequal = [name for name in FILES if (a / name).read_bytes() != (b / name).read_bytes()]
+    digests = [json.loads((run / "run.json").read_text())["digests"]["parameters"] for run in (a, b)]
+    if unequal or digests[0] != digests[1]:
+        raise Broken(f"{', '.join(unequal) or 'parameters'} differ\n{compare(a, b)[1]}")
+    return f"{', '.join(FILES)} equal byte for byte, parameters {digests[0]}"
+
+
+def _environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """What a user's shell would have: nothing that this process set for itself."""
+    own = ("HIEROS_RESTARTED", "PYTHONHASHSEED", "CUBLAS_WORKSPACE_CONFIG", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
+           "OPENBLAS_NUM_THREADS")  # fmt: skip
+    kept = {name: value for name, value in os.environ.items() if name not in own}
+    path = os.pathsep.join(filter(None, [str(ROOT), kept.get("PYTHONPATH")]))
+    return {**kept, "PYTHONPATH": path, **changes}
+
+
+@contextlib.contextmanager
+def machine_load() -> Iterator[None]:
+    """Every core busy with something else."""
+    spin = "while True: sum(range(10_000))"
+    busy = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_running(process: subprocess.Popen[str], folder: Path) -> None:
+    """Until this very process holds the run folder, or has ended."""
+    while process.poll() is None:
+        if (folder / "config.yaml").exists() and RunFolder(folder).is_held():
+            return
+        time.sleep(0.02)
+
+
+def _typed(run: Path) -> list[str]:
+    """The overrides of a run as they were typed, without what belongs to that one folder."""
+    typed = yaml.safe_load((run / "overrides.yaml").read_text(encoding="utf8")) or []
+    return [o for o in typed if not o.startswith(("run.dir=", "resume", "log", "sweep.", "++sweep."))]
+
+
+def _checkpoint_problems(run: Path) -> Iterator[str]:
+    folder = run / "checkpoints"
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        try:
+            checkpoint.manifest(path)
+        except checkpoint.Damaged as error:
+            yield str(error)
+
+
+def _log_problems(run: Path) -> Iterator[str]:
+    for name in (*FILES, "timing.jsonl"):
+        if not (run / name).exists():
+            yield f"{run / name}: missing"
+            continue
+        if (run / name).read_bytes()[-1:] not in (b"", b"\n"):
+            yield f"{run / name}: its last line is cut short"
+        last = 0
+        for number, row in enumerate(jsonl.read(run / name), start=1):
+            if row["step"] < last:
+                yield f"{run / name}, line {number}: step {row['step']} after {last}"
+            last = row["step"]
+            bad = [key for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+            if bad:
+                yield f"{run / name}, line {number}: {bad[0]} is {row[bad[0]]}"
+
+
+def _account_problems(run: Path, facts: Mapping[str, Any]) -> Iterator[str]:
+    status = facts.get("status")
+    if status not in ("finished", "stopped", "running"):
+        yield f"{run / 'run.json'}: the run is {status}, not finished"
+    if status == "finished":
+        scores = [row["eval/score"] for row in jsonl.read(run / "metrics.jsonl") if "eval/score" in row]
+        if scores and facts["results"].get("eval/score", scores[-1]) != scores[-1]:
+            yield f"{run / 'run.json'}: its score {facts['results']['eval/score']} is not the last row's {scores[-1]}"

@@ -1,0 +1,254 @@
+"""How a Hydra verb starts: its help, the check of what was typed, the interpreter's environment, Hydra, the exit code.
+
+Exit codes: 0 finished, 1 failed, 2 bad input, 75 stopped and resumable.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hieros_repro.check import Page, check, nearest
+from hieros_repro.determinism.settings import environment, restart_with
+from hieros_repro.records import ConfigError, Failed, Fault, Stopped, UserError
+
+FINISHED, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 75
+PACKAGE = Path(__file__).resolve().parent
+LAUNCHERS = {"joblib": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}
+
+
+class Verb(NamedTuple):
+    """A command that Hydra configures."""
+
+    config_name: str
+    page: Page
+    job: Callable[[DictConfig], Any]
+    about: str
+
+
+def conf() -> Path:
+    """The folder of configurations: beside the package in a checkout, inside it in an installed wheel."""
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parent / "conf"
+
+
+def run(verb: Verb) -> None:
+    """Runs a verb as a program and exits with its code."""
+    arguments = get_args_parser().parse_args(sys.argv[1:])
+    if arguments.help:
+        from hieros_repro.help import page
+
+        print(page(verb.config_name, verb.about, arguments.overrides))
+        sys.exit(FINISHED)
+    asking = arguments.cfg or arguments.info or arguments.shell_completion or arguments.hydra_help
+    try:
+        if not asking:
+            prepare(verb, arguments.overrides, arguments.multirun)
+        sys.exit(_hydra(verb, single=not (asking or arguments.multirun)))
+    except Stopped as stopped:
+        _complain(stopped)
+        sys.exit(STOPPED)
+    except UserError as error:
+        _complain(error)
+        sys.exit(BAD_INPUT)
+
+
+def _hydra(verb: Verb, single: bool) -> int:
+    """Hands over to Hydra. In a single run the job's fate becomes an exit code; in a sweep Hydra has to see it raise."""
+    code = FINISHED
+
+    def job(config: DictConfig) -> Any:
+        nonlocal code
+        try:
+            return verb.job(config)
+        except UserError as error:
+            _complain(error)
+            code = BAD_INPUT
+        except Failed as error:
+            _complain(error)
+            code = FAILED
+        except Exception:
+            traceback.print_exc()
+            code = FAILED
+            if os.environ.get("HYDRA_FULL_ERROR"):
+                raise
+        return None
+
+    task = job if single else verb.job
+    hydra.main(version_base="1.3", config_path=str(conf()), config_name=verb.config_name)(task)()
+    return code
+
+
+def _complain(error: BaseException) -> None:
+    sys.stdout.flush()
+    print(str(error) if isinstance(error, Stopped) else f"error: {error}", file=sys.stderr)
+
+
+# -- Before Hydra starts -----------------------------------------------------------------------------------------------
+
+
+def prepare(verb: Verb, overrides: list[str], multirun: bool) -> None:
+    """Composes everything that was typed, brings the interpreter's environment in order, checks, and lays out a sweep.
+
+    The environment comes before the check, which imports torch.
+    """
+    faults: list[Fault] = []
+    with composer() as compose:
+        jobs, parsed = jobs_of(verb.config_name, overrides, multirun)
+        faults += _seed_faults(jobs)
+        configs = [composed(verb, compose, job, faults) for job in distinct(jobs)]
+    composable = [config for config in configs if config is not None]
+    if not faults:
+        _set_environment(composable)
+    checked = []
+    for config in composable:
+        try:
+            checked.append(check(config, verb.page))
+        except ConfigError as error:
+            faults += [fault for fault in error.faults if fault.key not in {known.key for known in faults}]
+    if faults:
+        raise ConfigError(faults)
+    if multirun:
+        from hieros_repro.sweep import lay_out
+
+        sys.argv[1:] = [*sys.argv[1:], *lay_out(parsed, overrides, jobs, checked)]
+
+
+def _set_environment(configs: list[DictConfig]) -> None:
+    """Variables that act only before the interpreter or a library starts; restarts the process once where it must."""
+    nodes = [c.determinism for c in configs if "determinism" in c]
+    wanted = [environment(node.get("algorithms"), node.get("hash_seed")) for node in nodes]
+    if not wanted:
+        return
+    if any(other != wanted[0] for other in wanted):
+        raise UserError("determinism.hash_seed or determinism.algorithms=off cannot vary within one sweep: run two sweeps")
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(configs[0].hardware.threads)
+    restart_with(wanted[0])
+
+
+@contextmanager
+def composer() -> Iterator[Callable[..., DictConfig]]:
+    """Composition outside a Hydra job."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf())):
+        yield hydra.compose
+
+
+def jobs_of(config_name: str, overrides: list[str], multirun: bool) -> tuple[list[list[str]], list[Override]]:
+    """The overrides of every job that was asked for, and all as parsed."""
+    loader = GlobalHydra.instance().config_loader()
+    try:
+        parsed = OverridesParser.create(loader).parse_overrides(overrides)
+    except HydraException as error:
+        raise ConfigError([Fault("command line", str(error).splitlines()[0])]) from None
+    parsed = [override for override in parsed if not _is_hydras(override)]
+    swept = [override for override in parsed if override.is_sweep_override()]
+    if swept and not multirun:
+        faults = [
+            Fault(o.get_key_element(), f"{o.input_line!r} gives several values, which needs -m (one run each)") for o in swept
+        ]
+        raise ConfigError(faults)
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0], parsed
+
+
+def _is_hydras(override: Override) -> bool:
+    key = override.key_or_group
+    if key == "hydra/launcher" and isinstance(override.value(), str):
+        options = GlobalHydra.instance().config_loader().get_group_options("hydra/launcher")
+        name = str(override.value())
+        if name not in options:
+            extra = LAUNCHERS.get(name)
+            how = f"install the extra: pip install 'hieros-repro[{extra}]'" if extra else f"there are {', '.join(options)}"
+            raise ConfigError([Fault(key, f"{name!r} is not available; {how}")])
+    return key.startswith(("hydra.", "hydra/"))
+
+
+# -- What was typed ----------------------------------------------------------------------------------------------------
+
+
+def distinct(jobs: list[list[str]]) -> list[list[str]]:
+    """One job per distinct set of overrides, seeds aside: what there is to check."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for job in jobs:
+        found.setdefault(tuple(override for override in job if not override.startswith("seed=")), job)
+    return list(found.values())
+
+
+def _seed_faults(jobs: list[list[str]]) -> Iterator[Fault]:
+    seeds = {override[5:]: None for job in jobs for override in job if override.startswith("seed=")}
+    wrong = [seed for seed in seeds if not seed.isdigit()]
+    if wrong:
+        yield Fault("seed", f"{', '.join(map(repr, wrong))} not allowed; it must be an integer at least 0")
+
+
+def composed(verb: Verb, compose: Callable[..., DictConfig], overrides: list[str], faults: list[Fault]) -> DictConfig | None:
+    """Composes; where Hydra refuses, finds out all that is wrong and composes the rest."""
+    loader = GlobalHydra.instance().config_loader()
+    try:
+        return compose(config_name=verb.config_name, overrides=overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        refusal = Fault("configuration", " ".join(str(error).split("\n")[:2]))
+    groups = [group for group in loader.list_groups("") if group != "hydra"]
+    parsed = OverridesParser.create(loader).parse_overrides(overrides)
+    before = len(faults)
+    chosen, good = [o for o in parsed if o.key_or_group in groups], []
+    for override in chosen:
+        wrong = list(_group_faults(override, loader))
+        faults += wrong
+        good += [] if wrong else [str(override.input_line)]
+    try:
+        known = list(_paths(compose(config_name=verb.config_name, overrides=good)))
+    except (HydraException, OmegaConfBaseException):
+        faults.append(refusal)
+        return None
+    for override in parsed:
+        if override in chosen:
+            continue
+        if override.is_add() or override.is_force_add() or override.key_or_group in known:
+            good.append(str(override.input_line))
+        else:
+            faults.append(Fault(override.key_or_group, _unknown_path(override.key_or_group, known, groups)))
+    if len(faults) == before:
+        faults.append(refusal)
+        return None
+    return compose(config_name=verb.config_name, overrides=good)
+
+
+def _group_faults(override: Override, loader: Any) -> Iterator[Fault]:
+    options = [name for name in loader.get_group_options(override.key_or_group) if not name.startswith("_")]
+    value = override.value()
+    for name in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
+        if name not in options:
+            yield Fault(override.key_or_group, f"there is no {name!r}; there are {', '.join(options)}{nearest(name, options)}")
+
+
+def _paths(config: Any, prefix: str = "") -> Iterator[str]:
+    for key in config:
+        path = f"{prefix}{key!s}"
+        yield path
+        if OmegaConf.is_dict(config._get_node(key)) and not OmegaConf.is_missing(config, key):
+            yield from _paths(config._get_node(key), f"{path}.")
+
+
+def _unknown_path(path: str, known: list[str], groups: list[str]) -> str:
+    """The nearest full path, or the same last name elsewhere."""
+    last = path.rpartition(".")[2]
+    elsewhere = [name for name in known if name.rpartition(".")[2] == last]
+    if elsewhere:
+        return f"unknown key; did you mean {' or '.join(elsewhere[:3])}?"
+    return f"unknown key{nearest(path, [*known, *groups], count=2) or nearest(last, [n.rpartition('.')[2] for n in known])}"

@@ -1,0 +1,109 @@
+"""--help of the Hydra verbs: every group with its options, every key with its value and its one-line meaning.
+
+The meanings are the comments in the YAML files, so there is one place to keep them true.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hieros_repro.command import conf
+
+USAGE = """\
+{about}
+Options are given as key=value. A sweep: -m key=a,b,c. Also:
+  --cfg job [--resolve]   print the whole configuration and exit
+  --info defaults-tree    print where it comes from
+  -sc install=bash        TAB completion: eval "$(python -m hieros_repro.{name} -sc install=bash)"
+"""
+
+
+def page(name: str, about: str, overrides: list[str]) -> str:
+    """The help page for the groups as chosen by `overrides` and by default."""
+    main = conf() / f"{name}.yaml"
+    chosen = _choices(main) | dict(o.partition("=")[::2] for o in overrides if re.fullmatch(r"[a-z]+=[\w-]+", o))
+    chosen = _choices(conf() / "agent" / f"{chosen.get('agent')}.yaml") | chosen
+    lines = [USAGE.format(about=about.strip() + "\n", name=name)]
+    groups = {group: _options(group) for group in chosen if (conf() / group).is_dir() and group != "hydra"}
+    if groups:
+        lines.append("Groups (chosen ones marked):")
+        for group, options in groups.items():
+            marked = [f"[{option}]" if option == chosen[group] else option for option in options]
+            lines.append(f"  {group:<13} {'  '.join(marked)}")
+        lines.append("")
+    for path in _pages(main):
+        lines += [*_keys(path), ""]
+    for group, option in chosen.items():
+        file = conf() / group / f"{option}.yaml"
+        if group in groups and file.exists() and group != "experiment":
+            about_option = _header(file)
+            lines.append(f"{group}={option}" + (f": {about_option}" if about_option else ""))
+            for path in _pages(file):
+                lines += _keys(path, group)
+            lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (conf() / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def _choices(path: Path) -> dict[str, str]:
+    """group -> option, from a file's defaults list."""
+    found: dict[str, Any] = {}
+    for entry in _defaults(path):
+        if isinstance(entry, dict):
+            choices = {group: option for group, option in entry.items() if not group.startswith("override")}
+            found |= {group.lstrip("/").partition("@")[0]: option for group, option in choices.items()}
+        elif (path.parent / f"{entry}.yaml").exists():
+            found |= _choices(path.parent / f"{entry}.yaml")
+    return found
+
+
+def _defaults(path: Path) -> list[Any]:
+    return (yaml.safe_load(path.read_text(encoding="utf8")) or {}).get("defaults", []) if path.exists() else []
+
+
+def _pages(path: Path) -> Iterator[Path]:
+    """A file after the files of the same group that it starts from."""
+    for entry in _defaults(path):
+        base = path.parent / f"{entry}.yaml" if isinstance(entry, str) else None
+        if base is not None and base.exists():
+            yield from _pages(base)
+    yield path
+
+
+def _header(path: Path) -> str:
+    """What the first comment lines of a file say."""
+    lines = []
+    for line in path.read_text(encoding="utf8").splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @package"):
+            lines.append(line.lstrip("# "))
+    return " ".join(lines)
+
+
+def _keys(path: Path, prefix: str = "") -> Iterator[str]:
+    """One line per key: path = value, and the comment behind it."""
+    parents: list[tuple[int, str]] = []
+    skipping = False
+    for line in path.read_text(encoding="utf8").splitlines():
+        match = re.match(r"^(\s*)([\w]+):(?:\s+(.*?))?(?:\s+#\s*(.*))?$", line)
+        if not match:
+            continue
+        indent, key, value, comment = len(match[1]), match[2], match[3], match[4]
+        if indent == 0:
+            skipping = key == "defaults"
+        if skipping or key == "_target_":
+            continue
+        while parents and parents[-1][0] >= indent:
+            parents.pop()
+        name = ".".join(filter(None, [prefix, *(parent for _, parent in parents), key]))
+        if not value:
+            parents.append((indent, key))
+            continue
+        yield f"  {name + ' = ' + value:<46} {comment or ''}".rstrip()

@@ -1,0 +1,164 @@
+"""Which folder a run lives in, what configuration it has, and which checkpoint it starts from."""
+
+import datetime
+import fnmatch
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from hieros_repro.check import nearest
+from hieros_repro.determinism.numerics import differences
+from hieros_repro.policy import read_config
+from hieros_repro.records import UserError
+from hieros_repro.run import checkpoint as checkpoints
+from hieros_repro.run.folder import RunFolder
+
+# What a run continued in place may change: what is looked at, how often, by how many workers; and more steps.
+CHANGEABLE = (
+    "resume", "resume_numerics", "plugins*", "log.*", "sweep.*", "replay.workers", "env.processes",
+    "run.dir", "run.*_every", "run.keep_*", "run.*_episodes", "run.eval_envs", "run.video_fps", "run.target_score",
+)  # fmt: skip
+
+
+class Start(NamedTuple):
+    """How a run starts: in a new folder, continuing one, or branching off a checkpoint of another."""
+
+    folder: Path
+    config: dict[str, Any]
+    checkpoint: Path | None  # to start from
+    parent: dict[str, Any] | None  # of a branch
+    continues: bool
+    finished: dict[str, Any] | None = None  # the account of a run that has nothing left to do
+
+
+def start(config: dict[str, Any], asked: list[str]) -> Start:
+    """Reads `resume` and `run.dir`. `asked` are the overrides as typed: only those are compared with a continued run."""
+    wanted = config["resume"]
+    folder = Path(config["run"]["dir"] or _fresh_name(config))
+    if wanted is None:
+        if (folder / "config.yaml").exists():
+            raise UserError(f"run.dir={folder}: it holds a run already; continue it with resume={folder}, or choose another")
+        return Start(folder, _settled(config, folder), None, None, continues=False)
+    if wanted == "auto":
+        exists = (folder / "config.yaml").exists()
+        return _continue(folder, config, asked, everything=True) if exists else start({**config, "resume": None}, asked)
+    name, at, step = wanted.rpartition("@")
+    if not at:
+        return _continue(Path(wanted), config, asked)
+    return _branch(Path(name), step, config, asked)
+
+
+def restored(start: Start, numerics: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The state to start from, and what run.json must say about it. Refuses other numerics under strict."""
+    if start.checkpoint is None:
+        return None, {}
+    parts, facts = checkpoints.load(start.checkpoint)
+    changed = differences(facts["numerics"], numerics)
+    if changed and start.continues:
+        listed = "\n".join(f"  {path}: {old!r} then, {new!r} now" for path, (old, new) in changed.items())
+        strict = start.config["determinism"]["algorithms"] == "error"
+        if strict and start.config["resume_numerics"] == "refuse":
+            raise UserError(
+                f"{start.checkpoint}: the numerics differ, so the run would not continue bit by bit:\n{listed}\n"
+                "restore them, or continue all the same with resume_numerics=accept (the run is then marked)"
+            )
+        print(f"the numerics differ from the checkpoint's, so this run is marked not bit-comparable:\n{listed}")
+    if start.parent is not None:
+        _fit_branch(parts, start.parent["changes"])
+    marks = {"bit_comparable": False, "numerics_changed": _listed(changed)} if changed else {}
+    return parts, marks
+
+
+def _fit_branch(parts: dict[str, Any], changes: dict[str, Any]) -> None:
+    """A branch writes its own logs from the start; what its changes made meaningless starts anew."""
+    parts["loop"]["log"] = None
+    if any(path == "seed" or path.startswith("env.") for path in changes):
+        parts["env"].pop("envs")
+        parts["loop"].pop("carry")
+    if any(path == "seed" or path.startswith(("env.", "replay.")) for path in changes):
+        parts["replay"] = {}
+
+
+def _continue(folder: Path, config: dict[str, Any], asked: list[str], everything: bool = False) -> Start:
+    stored = read_config(folder)
+    merged = config if everything or any(o.startswith("experiment=") for o in asked) else _merged(stored, config, asked)
+    merged = _settled(merged, folder, stored["run"]["horizon"])
+    refused = {
+        path: (old, new)
+        for path, (old, new) in differences(stored, merged).items()
+        if not any(fnmatch.fnmatch(path, allowed) for allowed in CHANGEABLE)
+    }
+    if stored["run"]["steps"] <= merged["run"]["steps"]:
+        refused.pop("run.steps", None)
+    if refused:
+        listed = "\n".join(f"  {path}: {old!r} in the run, {new!r} now" for path, (old, new) in refused.items())
+        raise UserError(
+            f"resume={folder} continues the run in place, so these may not change:\n{listed}\n"
+            f"to change them, branch off: resume={folder}@<step> run.dir=<new folder>"
+        )
+    newest = checkpoints.newest(folder / "checkpoints", print)
+    path = None if newest is None else folder / "checkpoints" / f"step_{newest}"
+    facts = RunFolder(folder).read()
+    asks_more = any(not name.startswith(("resume", "log.", "sweep.", "run.dir")) for name in differences(stored, merged))
+    finished = facts if facts.get("status") == "finished" and not asks_more else None
+    return Start(folder, merged, path, None, continues=True, finished=finished)
+
+
+def _branch(parent: Path, step: str, config: dict[str, Any], asked: list[str]) -> Start:
+    stored = read_config(parent)
+    if config["run"]["dir"] is None:
+        raise UserError(f"resume={parent}@{step} branches off, which needs a new folder: add run.dir=<new folder>")
+    folder = Path(config["run"]["dir"])
+    if (folder / "config.yaml").exists():
+        raise UserError(f"run.dir={folder}: it holds a run already; a branch needs a new folder")
+    path = parent / "checkpoints" / f"step_{step}"
+    found = [str(s) for s in checkpoints.steps(parent / "checkpoints")]
+    if step not in found:
+        raise UserError(f"{path}: no such checkpoint; there are {', '.join(found) or 'none'}{nearest(step, found)}")
+    checkpoints.manifest(path)
+    merged = _settled(_merged(stored, config, asked), folder, stored["run"]["horizon"])
+    origin = {"run": str(parent), "checkpoint": int(step), "changes": _listed(differences(stored, merged))}
+    return Start(folder, merged, path, origin, continues=False)
+
+
+def _merged(stored: dict[str, Any], config: dict[str, Any], asked: list[str]) -> dict[str, Any]:
+    """The stored configuration with what was typed on top."""
+    merged = yaml.safe_load(yaml.safe_dump(stored))
+    for override in asked:
+        path = re.split(r"[=@]", override.lstrip("+~"), maxsplit=1)[0].replace("/", ".")
+        source, into = config, merged
+        *parents, last = path.split(".")
+        for name in parents:
+            source, into = source.get(name, {}), into.setdefault(name, {})
+        if last in source:
+            into[last] = source[last]
+    return merged
+
+
+def _settled(config: dict[str, Any], folder: Path, horizon: int | None = None) -> dict[str, Any]:
+    """With everything decided that was left open: the folder, and the horizon that schedules keep when a run is extended."""
+    run = config["run"]
+    return {**config, "run": {**run, "dir": str(folder), "horizon": run["horizon"] or horizon or run["steps"]}}
+
+
+def _fresh_name(config: dict[str, Any]) -> Path:
+    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
+    return Path("outputs") / title(config) / f"{now}_seed-{config['seed']}"
+
+
+def title(config: dict[str, Any]) -> str:
+    """<environment>-<agent>, from what the classes are called and the environment's task."""
+    env, agent = config["env"], config["agent"]["_target_"].rpartition(".")[2]
+    name = env.get("id") or env.get("task") or env["_target_"].rpartition(".")[2]
+    return clean(f"{name}-{agent}".lower())
+
+
+def clean(name: str) -> str:
+    """Only letters, digits, dot, underscore and hyphen."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "run"
+
+
+def _listed(found: dict[str, tuple[Any, Any]]) -> dict[str, list[Any]]:
+    return {path: [old, new] for path, (old, new) in found.items() if path not in ("resume", "run.dir")}

@@ -1,0 +1,1 @@
+"""Statistics over seeds, and the tables and figures that show them."""

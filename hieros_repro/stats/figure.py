@@ -1,0 +1,70 @@
+"""Figures of sweeps."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hieros_repro.stats.aggregate import summarise
+
+Curve = Sequence[tuple[float, float]]  # (step, value)
+COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8d5a97", "#c77b1e", "#4d4d4d")
+
+
+def sweep_figure(
+    path: Path, metric: str, curves: Mapping[str, Mapping[str, Curve]], finals: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Left: every seed's curve (thin), the groups' means (bold) and 95 % t-bands. Right: every seed's final value.
+
+    `curves` and `finals`: group -> seed -> values.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    for number, group in enumerate(curves):
+        colour = COLOURS[number % len(COLOURS)]
+        for curve in curves[group].values():
+            left.plot(*zip(*curve, strict=True), color=colour, alpha=0.3, linewidth=0.8)
+        steps, means, lows, highs = band(list(curves[group].values()))
+        if steps:
+            left.plot(steps, means, color=colour, linewidth=2, label=f"{group} (n = {len(curves[group])})")
+            left.fill_between(steps, lows, highs, color=colour, alpha=0.15, linewidth=0)
+    left.set(xlabel="environment steps", ylabel=metric, title="scheduled evaluations: seeds, mean, 95 % t-interval")
+    if left.get_legend_handles_labels()[0]:
+        left.legend(loc="best", frameon=False, fontsize="small")
+    _strip(right, metric, finals)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.2)
+    partial = path.with_name(f".partial-{path.name}")
+    figure.savefig(partial, dpi=130, format="png", metadata={"Software": None})
+    partial.replace(path)
+
+
+def band(curves: Sequence[Curve]) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Mean and 95 % t-interval at the steps that all curves have; a single curve is its own band."""
+    if not curves:
+        return [], [], [], []
+    tables = [dict(curve) for curve in curves]
+    steps = sorted(set.intersection(*(set(table) for table in tables)))
+    found = [summarise([table[step] for table in tables]) for step in steps]
+    lows = [s.mean if s.low is None else s.low for s in found]
+    highs = [s.mean if s.high is None else s.high for s in found]
+    return steps, [s.mean for s in found], lows, highs
+
+
+def _strip(axes, metric: str, finals: Mapping[str, Mapping[str, float]]) -> None:  # type: ignore[no-untyped-def]
+    for number, group in enumerate(finals):
+        colour, values = COLOURS[number % len(COLOURS)], list(finals[group].values())
+        axes.plot([number] * len(values), values, "o", color=colour, alpha=0.6)
+        summary = summarise(values)
+        if summary.low is not None and summary.high is not None:
+            half = summary.high - summary.mean
+            axes.errorbar(number + 0.18, summary.mean, yerr=half, fmt="s", color=colour, capsize=4)
+        for seed, value in finals[group].items():
+            axes.annotate(
+                seed, (number, value), xytext=(-8, 0), textcoords="offset points", ha="right", va="center", fontsize=7
+            )
+    axes.set(title="final evaluation: seeds, mean, 95 % t-interval", ylabel=metric, xlim=(-0.6, max(len(finals), 1) - 0.4))
+    axes.set_xticks(range(len(finals)), list(finals), fontsize="small")

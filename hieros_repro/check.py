@@ -76,11 +76,13 @@ def _check_page(plain: dict[str, Any], page: Page, faults: list[Fault]) -> None:
     plugins = plain.get("plugins") or []
     prefixes = (*ALLOWED, *(p for p in plugins if isinstance(p, str)))
     faults += _import_plugins(plugins)
-    classes = {}
+    classes: dict[str, Any] = {}
     for name in page.groups:
         node = plain.get(name)
         if name in page.texts and isinstance(node, str):
             continue
+        if name == "replay" and node is None and not getattr(classes.get("agent"), "remembers", ()):
+            continue  # an agent that remembers nothing needs none
         if not isinstance(node, dict) or "_target_" not in node:
             faults.append(Fault(name, "missing: a group with a _target_ is needed"))
         else:
@@ -115,13 +117,19 @@ def check_node(path: str, node: dict[str, Any], prefixes: Sequence[str], faults:
 
 def locate(path: str, target: str, prefixes: Sequence[str], faults: list[Fault]) -> Any:
     """The class a `_target_` names, if it may be named and can be imported."""
+    if not isinstance(target, str):
+        faults.append(Fault(f"{path}._target_", mismatch(target, str)))
+        return None
     if not any(target == prefix or target.startswith(f"{prefix}.") for prefix in prefixes):
         allowed = ", ".join(f"{prefix}.*" for prefix in prefixes)
         faults.append(Fault(f"{path}._target_", f"{target!r} is not allowed; only {allowed}; plugins=[...] adds packages"))
         return None
     module, _, name = target.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
+        if callable(found):
+            return found
+        faults.append(Fault(f"{path}._target_", f"{target!r} is not a class or a function"))
     except ModuleNotFoundError as error:
         faults.append(Fault(f"{path}._target_", missing_module(error.name or module, target)))
     except AttributeError:
@@ -146,9 +154,9 @@ def parameters(target: Callable[..., Any]) -> dict[str, Any]:
 def _match_replay(plain: dict[str, Any], classes: Mapping[str, Any]) -> Iterator[Fault]:
     """A replay that the agent cannot use is a fault."""
     agent, replay = classes.get("agent"), classes.get("replay")
-    if agent is not None and replay is not None and agent.remembers and replay.kind not in agent.remembers:
-        kinds = ", ".join(agent.remembers)
-        yield Fault("replay", f"a {replay.kind} replay cannot serve {agent.__name__}, which learns from: {kinds}")
+    remembers, kind = getattr(agent, "remembers", ()), getattr(replay, "kind", None)
+    if agent is not None and remembers and kind is not None and kind not in remembers:
+        yield Fault("replay", f"a {kind} replay cannot serve {agent.__name__}, which learns from: {', '.join(remembers)}")
 
 
 def _import_plugins(plugins: Any) -> Iterator[Fault]:

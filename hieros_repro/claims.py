@@ -35,8 +35,8 @@ class Broken(Failed):
 class Bench:
     """Makes runs of one configuration, as a user would, in a folder of its own."""
 
-    def __init__(self, run: Path | None, asked: Sequence[str], plain: Mapping[str, Any]):
-        self.run, self.kills = run, plain["kills"]
+    def __init__(self, run: Path | None, asked: Sequence[str], plain: Mapping[str, Any], flags: Sequence[str] = ()):
+        self.run, self.kills, self.flags = run, plain["kills"], flags
         self.folder = Path(tempfile.mkdtemp(prefix="hieros-verify-"))
         self.steps = plain["verify_steps"]
         if run is not None:
@@ -76,7 +76,8 @@ class Bench:
         return folder
 
     def command(self, *overrides: str, sweep: bool = False) -> list[str]:
-        return [sys.executable, "-m", "hieros_repro.train", *(["-m"] if sweep else []), *self.overrides, *overrides]
+        flags = [*self.flags, *(["-m"] if sweep else [])]
+        return [sys.executable, "-m", "hieros_repro.train", *flags, *self.overrides, *overrides]
 
 
 # -- The claims --------------------------------------------------------------------------------------------------------

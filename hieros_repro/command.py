@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
-from hydra._internal.utils import get_args_parser
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -53,9 +54,10 @@ def run(verb: Verb) -> None:
         print(page(verb.config_name, verb.about, arguments.overrides))
         sys.exit(FINISHED)
     asking = arguments.cfg or arguments.info or arguments.shell_completion or arguments.hydra_help
+    sweep = None
     try:
         if not asking:
-            prepare(verb, arguments.overrides, arguments.multirun)
+            sweep = prepare(verb, arguments.overrides, arguments.multirun, arguments.config_dir)
         sys.exit(_hydra(verb, single=not (asking or arguments.multirun)))
     except Stopped as stopped:
         _complain(stopped)
@@ -63,6 +65,11 @@ def run(verb: Verb) -> None:
     except UserError as error:
         _complain(error)
         sys.exit(BAD_INPUT)
+    finally:
+        if sweep is not None:
+            from hieros_repro.summary import table
+
+            print(table(sweep))
 
 
 def _hydra(verb: Verb, single: bool) -> int:
@@ -99,13 +106,13 @@ def _complain(error: BaseException) -> None:
 # -- Before Hydra starts -----------------------------------------------------------------------------------------------
 
 
-def prepare(verb: Verb, overrides: list[str], multirun: bool) -> None:
+def prepare(verb: Verb, overrides: list[str], multirun: bool, config_dir: str | None = None) -> Path | None:
     """Composes everything that was typed, brings the interpreter's environment in order, checks, and lays out a sweep.
 
-    The environment comes before the check, which imports torch.
+    The environment comes before the check, which imports torch. Returns the sweep's folder.
     """
     faults: list[Fault] = []
-    with composer() as compose:
+    with composer(config_dir) as compose:
         jobs, parsed = jobs_of(verb.config_name, overrides, multirun)
         faults += _seed_faults(jobs)
         configs = [composed(verb, compose, job, faults) for job in distinct(jobs)]
@@ -123,7 +130,10 @@ def prepare(verb: Verb, overrides: list[str], multirun: bool) -> None:
     if multirun:
         from hieros_repro.sweep import lay_out
 
-        sys.argv[1:] = [*sys.argv[1:], *lay_out(parsed, overrides, jobs, checked)]
+        folder, arguments = lay_out(parsed, overrides, jobs, checked)
+        sys.argv[1:] = [*sys.argv[1:], *arguments]
+        return folder
+    return None
 
 
 def _set_environment(configs: list[DictConfig]) -> None:
@@ -140,10 +150,18 @@ def _set_environment(configs: list[DictConfig]) -> None:
 
 
 @contextmanager
-def composer() -> Iterator[Callable[..., DictConfig]]:
-    """Composition outside a Hydra job."""
+def composer(config_dir: str | None = None) -> Iterator[Callable[..., DictConfig]]:
+    """Composition outside a Hydra job. `config_dir`: a user's own folder of groups, as given with --config-dir."""
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf())):
+        if config_dir is not None:
+            own = Path(config_dir).resolve()
+            if not own.is_dir():
+                raise UserError(f"--config-dir={config_dir}: there is no such folder")
+            path = create_config_search_path(str(conf()))
+            path.append(provider="command-line", path=f"file://{own}", anchor="main")
+            GlobalHydra.instance().clear()
+            Hydra.create_main_hydra2(task_name="app", config_search_path=path)
         yield hydra.compose
 
 

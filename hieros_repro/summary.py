@@ -37,6 +37,18 @@ def refresh(folder: Path) -> dict[str, Any]:
     return summary
 
 
+def table(folder: Path) -> str:
+    """The summary in a few lines, for the terminal."""
+    page = folder / "summary.md"
+    if not page.exists():
+        return f"sweep {folder}: no job has ended yet"
+    facts = json.loads((folder / "summary.json").read_text(encoding="utf8"))
+    rows = [[name, *_cells(name, row)[1:6]] for name, row in facts["groups"].items()]
+    lines = [markdown((facts["metric"], *HEADER[1:6]), rows)]
+    lines += [f"{run['status']}: {run['folder']}  {run['error'] or ''}" for run in facts["runs"] if run["status"] != "finished"]
+    return "\n".join([*lines, f"summary of the sweep: {page}"])
+
+
 def _run(folder: Path, overrides: list[str], metric: str, axes: list[str]) -> dict[str, Any]:
     facts = RunFolder(folder).read()
     seeds = [override[5:] for override in overrides if override.startswith("seed=")]

@@ -38,8 +38,10 @@ class Sweep:
 # -- Before the jobs ---------------------------------------------------------------------------------------------------
 
 
-def lay_out(parsed: Sequence[Override], typed: list[str], jobs: list[list[str]], configs: list[dict[str, Any]]) -> list[str]:
-    """Decides the sweep's folder, writes what it consists of, and returns what Hydra must be told besides."""
+def lay_out(
+    parsed: Sequence[Override], typed: list[str], jobs: list[list[str]], configs: list[dict[str, Any]]
+) -> tuple[Path, list[str]]:
+    """Decides the sweep's folder, writes what it consists of, and returns it with what Hydra must be told besides."""
     axes = [override.key_or_group for override in parsed if override.is_sweep_override()]
     first = configs[0]
     folder = Path(first["sweep"]["dir"] or _folder(first, typed)).resolve()
@@ -51,12 +53,8 @@ def lay_out(parsed: Sequence[Override], typed: list[str], jobs: list[list[str]],
         _write(folder / "sweep.json", json.dumps(facts | {"jobs": before.get("jobs", {}) | listed}, indent=1) + "\n")
     print(f"sweep of {len(jobs)} runs in {folder}")
     _point_out_close_seeds(jobs, first)
-    return [
-        f"++sweep.dir='{folder}'",
-        f"++sweep.axes=[{','.join(axes)}]",
-        f"hydra.sweep.dir='{folder}'",
-        *_fit_launcher(typed, first),
-    ]
+    told = [f"++sweep.dir='{folder}'", f"++sweep.axes=[{','.join(axes)}]", f"hydra.sweep.dir='{folder}'"]
+    return folder, told + _fit_launcher(typed, first)
 
 
 def _folder(config: dict[str, Any], typed: list[str]) -> Path:

@@ -45,7 +45,8 @@ def job(config: DictConfig) -> None:
     run = Path(plain["run"]) if isinstance(plain["run"], str) else None
     if plain["claim"] == "complete" and run is None:
         raise UserError("claim=complete looks at a run: add run=<run>")
-    bench = claims.Bench(run, asked, plain)
+    own = [source.path for source in HydraConfig.get().runtime.config_sources if source.provider == "command-line"]
+    bench = claims.Bench(run, asked, plain, [flag for path in own for flag in ("--config-dir", path)])
     names = [plain["claim"]] if plain["claim"] != "all" else [n for n in claims.CLAIMS if n != "complete" or run is not None]
     broken = []
     for name in names:

@@ -24,7 +24,7 @@ _MASK = (1 << 64) - 1
 
 def digest(array: "np.ndarray | torch.Tensor") -> str:
     """16 hex digits for one array or tensor, wherever it lives."""
-    if isinstance(array, np.ndarray):
+    if isinstance(array, np.ndarray | np.generic):
         kind, shape, total = array.dtype.str.lstrip("<=|>"), array.shape, _sum_words(_words(array), 0)
     else:
         kind, shape, total = _KINDS.get(str(array.dtype), str(array.dtype)), tuple(array.shape), _tensor_sum(array)
@@ -122,8 +122,9 @@ def _splitmix(x: np.ndarray) -> np.ndarray:
 # -- torch -------------------------------------------------------------------------------------------------------------
 
 _KINDS = {"torch.float32": "f4", "torch.float64": "f8", "torch.int64": "i8", "torch.int32": "i4", "torch.int16": "i2",
-          "torch.int8": "i1", "torch.uint8": "u1", "torch.bool": "b1", "torch.float16": "f2", "torch.complex64": "c8",
-          "torch.complex128": "c16", "torch.bfloat16": "bf16"}  # fmt: skip
+          "torch.int8": "i1", "torch.uint8": "u1", "torch.uint16": "u2", "torch.uint32": "u4", "torch.uint64": "u8",
+          "torch.bool": "b1", "torch.float16": "f2", "torch.complex64": "c8", "torch.complex128": "c16",
+          "torch.bfloat16": "bf16"}  # fmt: skip
 
 
 def _tensor_sum(tensor: "torch.Tensor") -> int:

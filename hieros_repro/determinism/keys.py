@@ -13,6 +13,7 @@ built from exactly rounded operations only, so every machine computes the same n
 
 import difflib
 import hashlib
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -106,7 +107,7 @@ def _encode(part: str | int) -> bytes:
     if isinstance(part, str):
         content, kind = part.encode(), b"s"
     else:
-        content, kind = str(int(part)).encode(), b"i"
+        content, kind = str(operator.index(part)).encode(), b"i"
     return kind + len(content).to_bytes(4, "little") + content
 
 

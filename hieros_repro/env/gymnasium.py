@@ -50,7 +50,8 @@ class Gymnasium(Env):
             yield Fault("id", f"{id!r} is not registered with Gymnasium; nearest: {', '.join(near) or 'none'}")
             return
         try:
-            gymnasium.envs.registration.load_env_creator(str(spec.entry_point))
+            if isinstance(spec.entry_point, str):  # else it is the class or function itself
+                gymnasium.envs.registration.load_env_creator(spec.entry_point)
         except (ImportError, GymnasiumError) as error:
             yield Fault("id", f"{id!r} needs a package that is not installed: {error}")
 

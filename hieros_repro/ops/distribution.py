@@ -101,7 +101,7 @@ class Categoricals(Family):
 
 
 class Gaussian(Family):
-    """Independent normals; parameters are means, then log standard deviations."""
+    """Independent normals; parameters are means, then log standard deviations: D2 = 2 D numbers."""
 
     def __init__(self, dimensions: int):
         self.dimensions = dimensions
@@ -111,20 +111,20 @@ class Gaussian(Family):
     def noise(self, key: Key, shape: tuple[int, ...]):  # type: ignore[no-untyped-def]
         return key.normal((*shape, self.dimensions))
 
-    def sample(self, params: Float[Tensor, "*P 2D"], noise: Float[Tensor, "*P D"]) -> Float[Tensor, "*P D"]:
+    def sample(self, params: Float[Tensor, "*P D2"], noise: Float[Tensor, "*P D"]) -> Float[Tensor, "*P D"]:
         mean, log_std = params.float().chunk(2, -1)
         return mean + log_std.exp() * noise
 
-    def mode(self, params: Float[Tensor, "*P 2D"]) -> Float[Tensor, "*P D"]:
+    def mode(self, params: Float[Tensor, "*P D2"]) -> Float[Tensor, "*P D"]:
         return params.float().chunk(2, -1)[0]
 
-    def log_prob(self, params: Float[Tensor, "*P 2D"], action: Float[Tensor, "*P D"]) -> Float[Tensor, "*P"]:
+    def log_prob(self, params: Float[Tensor, "*P D2"], action: Float[Tensor, "*P D"]) -> Float[Tensor, "*P"]:
         """-1/2 sum_d [ ((a_d - mean_d) / std_d)^2 + 2 log std_d + log 2 pi ]"""
         mean, log_std = params.float().chunk(2, -1)
         score = ((action - mean) * (-log_std).exp()).square() + 2 * log_std + math.log(2 * math.pi)
         return -0.5 * score.sum(-1)
 
-    def entropy(self, params: Float[Tensor, "*P 2D"]) -> Float[Tensor, "*P"]:
+    def entropy(self, params: Float[Tensor, "*P D2"]) -> Float[Tensor, "*P"]:
         """sum_d [ log std_d + 1/2 log(2 pi e) ]"""
         log_std = params.float().chunk(2, -1)[1]
         return (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)

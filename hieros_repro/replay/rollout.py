@@ -69,10 +69,11 @@ class Rollout(Replay):
         }
 
     def load(self, state: Tree) -> None:
-        self.filled = held = state["filled"]
+        held = state["filled"]
+        if held > self.length:
+            raise ValueError(f"the checkpoint's rollout holds {held} ticks, replay.length is {self.length}")
+        self.filled = held
         self._rows = {k: np.zeros((self.length, *v.shape[1:]), v.dtype) for k, v in state["rows"].items()}
         for stores, saved in ((self._obs, "obs"), (self._rows, "rows"), (self._came, "came")):
             for name, store in stores.items():
                 store[: len(state[saved][name])] = state[saved][name]
-        if len(self._obs) and held > self.length:
-            raise ValueError(f"the checkpoint's rollout holds {held} ticks, replay.length is {self.length}")

@@ -42,7 +42,7 @@ def save(folder: Path, name: str, parts: Mapping[str, Tree], facts: Mapping[str,
     files = {}
     for part, tree in parts.items():
         path = partial / f"{part}.pt"
-        torch.save(_plain(tree), path)
+        _write(path, _plain(tree))
         files[path.name] = {"sha256": file_digest(path), "bytes": path.stat().st_size}
     manifest = {"format": FORMAT, "name": name, **facts, "files": files}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf8")
@@ -57,6 +57,16 @@ def save(folder: Path, name: str, parts: Mapping[str, Tree], facts: Mapping[str,
     _sync(folder)
     sweep_partial(folder)
     return final
+
+
+def _write(path: Path, tree: Tree) -> None:
+    try:
+        with path.open("wb") as file:
+            torch.save(tree, file)
+    except RuntimeError as error:  # torch's writer wraps what the operating system said, a full disk for example
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def prune(folder: Path, keep_last: int, keep_every: int) -> None:

@@ -1,6 +1,7 @@
 """The folder of a run: who holds it, what it says about itself."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -37,6 +38,10 @@ class RunFolder:
             except BlockingIOError:
                 raise UserError(f"run.dir={self.path}: another process is running this run right now") from None
             yield self
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise UserError(f"run.dir={self.path}: the disk is full; make room and run it again with resume=auto") from error
         finally:
             os.close(self._lock)
             self._lock = None

@@ -115,8 +115,7 @@ class Loop:
             return False
         if not self.pace.spend(max(r.batch * r.length for r in requests)):
             return False
-        key = parts.key("replay", self.update)
-        raw = {r.replay: parts.replays[r.replay].sample(key(r.replay), r) for r in requests}
+        raw = {r.replay: parts.replays[r.replay].sample(parts.key("replay", self.update, r.replay), r) for r in requests}
         drawn = parts.agent.learn_noise(parts.key("learn", self.update), raw)
         batches, noise = parts.hardware.to_device(raw), parts.hardware.to_device(drawn)
         fingerprint = self.update == 0 or self._due("fingerprint", self.plan.fingerprint_every)
@@ -132,10 +131,11 @@ class Loop:
         return True
 
     def _must_be_finite(self) -> None:
-        bad = [name for name, value in self._learned.items() if not np.isfinite(float(value))]
-        bad += [name for name, tensor in self.parts.agent.parameters().items() if not bool(torch.isfinite(tensor).all())]
-        if bad:
-            raise Diverged(f"step {self.step}, update {self.update}: no longer finite: {', '.join(bad)}")
+        losses = [name for name, value in self._learned.items() if not np.isfinite(float(value))]
+        tensors = [name for name, tensor in self.parts.agent.parameters().items() if not bool(torch.isfinite(tensor).all())]
+        if losses or tensors:
+            first = f"; first in the network: {tensors[0]} (of {len(tensors)} tensors)" if tensors else ""
+            raise Diverged(f"step {self.step}, update {self.update}: no longer finite: {', '.join(losses) or 'weights'}{first}")
 
     # -- Looking: nothing below changes a bit of training --------------------------------------------------------------
 

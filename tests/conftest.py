@@ -1,0 +1,24 @@
+"""What every test stands on: checked shapes, one thread, strict determinism, uninitialised memory that shows."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the runs under test set it themselves
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["hieros_repro.ops", "hieros_repro.nn"], "beartype.beartype")  # shapes and types of every call are checked
+
+import pytest
+import torch
+
+from hieros_repro.determinism import snapshot
+from hieros_repro.determinism.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def strict() -> None:
+    """As in a strict run; new tensors are filled with NaN, so that a read of uninitialised memory is seen."""
+    settings = Settings(algorithms="error", hash_seed=None, env_seeds="offset", save_rng=True, fill_uninitialized=True)
+    settings.apply()
+    torch.set_num_threads(1)
+    snapshot.seed_global(0)

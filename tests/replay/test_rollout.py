@@ -1,0 +1,132 @@
+import copy
+
+import numpy as np
+import pytest
+
+from hieros_repro.determinism.keys import Key
+from hieros_repro.records import Request, Rows, Space, Spaces, Step
+from hieros_repro.replay.rollout import Rollout
+
+SPACES = Spaces({"vector": Space("vector", (1,)), "image": Space("image", (2, 2, 1))}, Space("discrete", (), sizes=(2,)))
+ALL = Request("rollout", 0, 0)
+KEY = Key(0)("replay", 0)
+
+
+def row(tick: int, last: tuple[bool, bool] = (False, False), terminal: tuple[bool, bool] = (False, False)) -> Step:
+    """Environment e shows 10 tick + e and is paid 100 tick + e."""
+    ids = 10 * tick + np.arange(2)
+    obs = {
+        "vector": ids[:, None].astype(np.float32),
+        "image": np.broadcast_to(ids.astype(np.uint8)[:, None, None, None], (2, 2, 2, 1)),
+    }
+    return Step(obs, (100 * tick + np.arange(2)).astype(np.float32), np.zeros(2, bool), np.array(last), np.array(terminal))
+
+
+def filled(ticks: int, length: int = 4, start: int = 0, rollout: Rollout | None = None, **ends) -> Rollout:
+    """Ticks start ... start + ticks; environment 0's episode is over at the row ends["last"]."""
+    rollout = rollout or Rollout(SPACES, 2, length=length)
+
+    def at(tick: int) -> Step:
+        return row(tick, (tick == ends.get("last"), False), (tick == ends.get("terminal"), False))
+
+    for tick in range(start, start + ticks):
+        rollout.add(at(tick), Rows({"action": np.array([tick, -tick])}), at(tick + 1))
+    return rollout
+
+
+def plain(batch: dict) -> dict:
+    return {name: plain(value) if isinstance(value, dict) else value.tolist() for name, value in batch.items()}
+
+
+def test_a_row_holds_what_was_seen_and_done_and_what_came_of_it():
+    batch = filled(4).sample(KEY, ALL)
+    assert batch["obs"]["vector"].squeeze(-1).tolist() == [[0, 1], [10, 11], [20, 21], [30, 31], [40, 41]]
+    assert batch["obs"]["image"][:, :, 0, 0, 0].tolist() == [[0, 1], [10, 11], [20, 21], [30, 31], [40, 41]]
+    assert batch["action"].tolist() == [[0, 0], [1, -1], [2, -2], [3, -3]]
+    assert batch["reward"].tolist() == [[100, 101], [200, 201], [300, 301], [400, 401]]
+    assert batch["valid"].all()
+    assert batch["obs"]["image"].dtype == np.uint8
+
+
+def test_flags_belong_to_the_transition_and_a_last_row_has_none():
+    batch = filled(4, last=2, terminal=2).sample(KEY, ALL)
+    assert batch["is_last"].tolist() == [[False, False], [True, False], [False, False], [False, False]]
+    assert batch["is_terminal"].tolist() == batch["is_last"].tolist()
+    assert batch["valid"].tolist() == [[True, True], [True, True], [False, True], [True, True]]
+
+
+def test_a_time_out_is_last_and_not_terminal():
+    batch = filled(4, last=2).sample(KEY, ALL)
+    assert batch["is_last"][1, 0]
+    assert not batch["is_terminal"].any()
+
+
+def test_it_is_ready_when_it_is_full():
+    assert [filled(ticks).ready(ALL, ending=False) for ticks in (0, 1, 3, 4)] == [False, False, False, True]
+
+
+def test_at_the_end_an_unfinished_rollout_is_ready_and_short():
+    rollout = filled(3)
+    assert rollout.ready(ALL, ending=True)
+    batch = rollout.sample(KEY, ALL)
+    assert {name: len(value) for name, value in batch.items() if name != "obs"} == {
+        name: 3 for name in ("action", "reward", "is_last", "is_terminal", "valid")
+    }
+    assert len(batch["obs"]["vector"]) == 4
+
+
+def test_at_the_end_an_empty_rollout_is_not_ready():
+    assert not filled(0).ready(ALL, ending=True)
+
+
+def test_at_the_end_a_rollout_without_a_transition_is_not_ready():
+    rollout = Rollout(SPACES, 2, length=4)
+    rollout.add(row(0, last=(True, True)), Rows({"action": np.zeros(2)}), row(1))
+    assert not rollout.ready(ALL, ending=True)
+
+
+def test_it_is_empty_after_its_batch():
+    rollout = filled(4)
+    rollout.sample(KEY, ALL)
+    assert not rollout.ready(ALL, ending=True)
+    batch = filled(4, start=4, rollout=rollout).sample(KEY, ALL)
+    assert batch["obs"]["vector"][:, 0, 0].tolist() == [40, 50, 60, 70, 80]
+
+
+def test_flags_of_the_last_rollout_do_not_leak_into_the_next():
+    rollout = filled(4, last=2, terminal=2)
+    rollout.sample(KEY, ALL)
+    batch = filled(4, start=4, rollout=rollout).sample(KEY, ALL)
+    assert batch["valid"].all()
+    assert not batch["is_last"].any()
+
+
+def test_its_batch_does_not_depend_on_the_key():
+    assert plain(filled(4).sample(KEY, ALL)) == plain(filled(4).sample(Key(9)("replay", 5), ALL))
+
+
+@pytest.mark.parametrize("held", [0, 1, 2, 4])
+def test_a_restored_rollout_goes_on_as_if_nothing_had_happened(held):
+    rollout, other = filled(held, last=1), Rollout(SPACES, 2, length=4)
+    other.load(copy.deepcopy(rollout.state()))
+    for one in (rollout, other):
+        filled(4 - held, start=held, rollout=one, last=1)
+    assert plain(rollout.sample(KEY, ALL)) == plain(other.sample(KEY, ALL))
+
+
+def test_a_saved_state_does_not_change_with_later_rows():
+    rollout = filled(2)
+    state = rollout.state()
+    before = str(state)
+    filled(2, start=2, rollout=rollout)
+    assert str(state) == before
+
+
+def test_a_rollout_that_is_too_long_is_refused():
+    with pytest.raises(ValueError, match=r"holds 4 ticks, replay\.length is 3"):
+        Rollout(SPACES, 2, length=3).load(filled(4).state())
+
+
+def test_nothing_can_be_written_back():
+    with pytest.raises(ValueError, match="a rollout replay keeps nothing"):
+        filled(4).write_back({"priority": np.ones(4)})

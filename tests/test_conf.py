@@ -1,0 +1,177 @@
+import re
+
+import pytest
+import yaml
+
+from hieros_repro import build, check, evaluate, help, verify
+from hieros_repro.agent.base import Agent
+from hieros_repro.records import ConfigError
+from hieros_repro.run.loop import Loop
+from hieros_repro.train import train
+from tests.runs import ROOT, compose, facts, run, unequal_files
+
+CONF = ROOT / "conf"
+NEEDED = {"gymnasium": ("env.id=Pendulum-v1",)}  # what an option cannot be composed without
+ELSEWHERE = {("hardware", "gpu"): "cuda", ("hardware", "tpu"): "tpu"}  # options that need a device
+TINY = ("env.num_envs=2", "run.eval_envs=1")
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__"))
+PAGES = [(group, option) for group in GROUPS for option in options(group)]
+RUNNABLE = [pair for pair in PAGES if pair[0] != "replay" and pair not in ELSEWHERE]
+
+
+def test_every_group_has_an_option():
+    assert {"env", "agent", "replay", "determinism", "hardware", "log", "size", "experiment"} <= set(GROUPS)
+    assert all(options(group) for group in GROUPS)
+
+
+@pytest.mark.parametrize(("group", "option"), RUNNABLE)
+def test_every_option_composes_and_has_no_fault(group, option):
+    plain = check.check(compose(f"{group}={option}", *NEEDED.get(option, ())))
+    assert plain["seed"] == 42
+
+
+def test_an_agents_replay_may_be_named_on_the_command_line():
+    assert check.check(compose("agent=ppo", "replay=rollout"))["replay"]["length"] == 128
+
+
+@pytest.mark.parametrize("option", options("replay"))
+def test_every_replay_is_that_of_some_agent(option):
+    named = [path.read_text(encoding="utf8") for path in (CONF / "agent").glob("*.yaml")]
+    assert any(f"/replay@_global_.replay: {option}" in text for text in named)
+
+
+@pytest.mark.parametrize(("group", "option"), ELSEWHERE)
+def test_a_device_that_is_absent_is_a_clear_fault(group, option, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("hieros_repro.hardware.device._accelerator", lambda: None)
+    with pytest.raises(ConfigError) as caught:
+        check.check(compose(f"{group}={option}"))
+    [fault] = caught.value.faults
+    assert fault.key == "hardware.device"
+    assert f"'{ELSEWHERE[group, option]}' was asked for, but this machine offers cpu" in fault.problem
+
+
+def test_verify_composes_and_has_no_fault():
+    plain = check.check(compose(name="verify"), verify.PAGE)
+    assert (plain["claim"], plain["env"]["id"]) == ("all", "CartPole-v1")
+
+
+def test_evaluate_composes_and_has_no_fault():
+    assert check.check(compose("run=some/run", name="evaluate"), evaluate.PAGE)["episodes"] == 100
+
+
+def test_evaluate_needs_a_run():
+    with pytest.raises(ConfigError, match="run: a value is needed"):
+        check.check(compose(name="evaluate"), evaluate.PAGE)
+
+
+class Nowhere:
+    """Takes what a run would write."""
+
+    def __getattr__(self, name):
+        return lambda *arguments, **keywords: None
+
+
+def built(*overrides: str) -> Loop:
+    return build.loop(check.check(compose(*TINY, *overrides)), Nowhere(), Nowhere(), lambda: False)
+
+
+@pytest.mark.parametrize("env", options("env"))
+@pytest.mark.parametrize("agent", options("agent"))
+def test_every_agent_is_built_for_every_environment(agent, env):
+    loop = built(f"env={env}", f"agent={agent}", *NEEDED.get(env, ()))
+    assert isinstance(loop.parts.agent, Agent)
+    assert set(loop.parts.replays) == set(loop.parts.agent.remembers)
+    loop.now = loop.parts.normaliser(loop.parts.envs.reset())
+    loop.carry = loop.parts.agent.initial(2)
+    loop._tick()
+    assert loop.step == 2
+    loop.parts.envs.close()
+
+
+@pytest.mark.parametrize("option", options("experiment"))
+def test_every_experiment_is_built(option):
+    loop = built(f"experiment={option}")
+    assert loop.plan.steps >= 1000
+    loop.parts.envs.close()
+
+
+def test_the_random_agent_runs_the_same_twice(tmp_path):
+    overrides = (
+        "agent=random",
+        "run.steps=100",
+        "run.final_episodes=2",
+        "env.num_envs=2",
+        "log=quiet",
+        "run.fingerprint_every=20",
+    )
+    folders = []
+    for name in "ab":
+        typed = [*overrides, f"run.dir={tmp_path / name}"]
+        train(compose(*typed), typed)
+        folders.append(tmp_path / name)
+    assert unequal_files(*folders) == []
+    assert facts(folders[0])["status"] == "finished"
+
+
+def test_a_run_records_the_configuration_it_was_given(tmp_path):
+    folder = run(tmp_path / "run", "agent.clip=0.3", "run.steps=100")
+    recorded = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf8"))
+    assert recorded["agent"]["clip"] == 0.3
+    assert "agent.clip=0.3" in (folder / "overrides.yaml").read_text(encoding="utf8")
+
+
+# Meanings
+
+
+def printed(files) -> dict[str, list[str]]:
+    """Key -> every comment that --help prints behind it."""
+    found: dict[str, list[str]] = {}
+    for path in files:
+        for line in help._keys(path):
+            key, _, rest = line.strip().partition(" = ")
+            _, _, comment = rest.partition("  ") if "  " in rest else (rest, "", "")
+            found.setdefault(key, []).append(comment.strip())
+    return found
+
+
+@pytest.mark.parametrize(("group", "option"), [pair for pair in PAGES if pair[0] != "experiment"])
+def test_every_key_of_an_option_has_its_meaning(group, option):
+    keys = printed(help._pages(CONF / group / f"{option}.yaml"))
+    assert keys
+    assert [key for key, comments in keys.items() if not any(comments)] == []
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "verify"])
+def test_every_key_of_a_verb_has_its_meaning(name):
+    keys = printed(help._pages(CONF / f"{name}.yaml"))
+    unsaid = [key for key, comments in keys.items() if not any(comments)]
+    assert unsaid == []
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())
+def test_every_key_is_read_by_help(path):
+    """What --help reads line by line is what YAML says."""
+    content = yaml.safe_load(path.read_text(encoding="utf8")) or {}
+    wanted = {name for name in leaves({k: v for k, v in content.items() if k != "defaults"}) if not name.endswith("_target_")}
+    assert set(printed([path])) == wanted
+
+
+def leaves(tree: dict, prefix: str = ""):
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())
+def test_no_page_has_a_key_twice(path):
+    names = re.findall(r"^(\w+):", path.read_text(encoding="utf8"), re.MULTILINE)
+    assert sorted(set(names)) == sorted(names)

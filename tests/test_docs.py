@@ -1,0 +1,28 @@
+"""What the documentation says to type works as it stands."""
+
+import re
+import textwrap
+
+from tests.runs import ROOT, facts, process, short
+
+
+def test_the_environment_of_the_guide_trains_from_a_users_own_folders(tmp_path):
+    guide = (ROOT / "docs" / "extending.md").read_text(encoding="utf8")
+    for block in re.findall(r"(?:^    .*\n|^\n)+", guide, re.M):
+        code = textwrap.dedent(block).strip()
+        name = re.match(r"# (\S+\.(?:py|yaml))$", code.splitlines()[0]) if code else None
+        if name:
+            path = tmp_path / name[1]
+            path.parent.mkdir(parents=True)
+            path.write_text(code + "\n", encoding="utf8")
+    typed = [o for o in short(tmp_path / "run") if not o.startswith("env.num_envs")]
+    own = ("--config-dir", "conf", "env=corridor", "plugins=[mypackage]")
+    done = process("train", *own, *typed, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert done.returncode == 0, done.stderr
+    assert facts(tmp_path / "run")["plugins"] == ["mypackage"]
+
+
+def test_every_file_the_readme_points_to_exists():
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf8")):
+            assert (page.parent / target).exists(), f"{page.name} points to {target}"

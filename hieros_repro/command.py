@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import hydra
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -159,7 +160,7 @@ def composer(config_dir: str | None = None) -> Iterator[Callable[..., DictConfig
             if not own.is_dir():
                 raise UserError(f"--config-dir={config_dir}: there is no such folder")
             path = create_config_search_path(str(conf()))
-            path.append(provider="command-line", path=f"file://{own}", anchor="main")
+            path.append(provider="command-line", path=f"file://{own}", anchor=SearchPathQuery("main", None))
             GlobalHydra.instance().clear()
             Hydra.create_main_hydra2(task_name="app", config_search_path=path)
         yield hydra.compose

@@ -43,12 +43,11 @@ def sweep_figure(
 
 
 def band(curves: Sequence[Curve]) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Mean and 95 % t-interval at the steps that all curves have; a single curve is its own band."""
-    if not curves:
-        return [], [], [], []
-    tables = [dict(curve) for curve in curves]
-    steps = sorted(set.intersection(*(set(table) for table in tables)))
-    found = [summarise([table[step] for table in tables]) for step in steps]
+    """Mean and 95 % t-interval of the curves' first points, of their second ones, and so on as far as all go; at the mean of
+    their steps, since an evaluation takes place at the first tick at or past its step. A single curve is its own band."""
+    points = list(zip(*curves, strict=False))
+    steps = [sum(step for step, _ in point) / len(point) for point in points]
+    found = [summarise([value for _, value in point]) for point in points]
     lows = [s.mean if s.low is None else s.low for s in found]
     highs = [s.mean if s.high is None else s.high for s in found]
     return steps, [s.mean for s in found], lows, highs
@@ -57,14 +56,14 @@ def band(curves: Sequence[Curve]) -> tuple[list[float], list[float], list[float]
 def _strip(axes, metric: str, finals: Mapping[str, Mapping[str, float]]) -> None:  # type: ignore[no-untyped-def]
     for number, group in enumerate(finals):
         colour, values = COLOURS[number % len(COLOURS)], list(finals[group].values())
-        axes.plot([number] * len(values), values, "o", color=colour, alpha=0.6)
+        spread = [number + 0.2 * (index + 0.5) / len(values) - 0.1 for index in range(len(values))]
+        axes.plot(spread, values, "o", color=colour, alpha=0.5)
         summary = summarise(values)
         if summary.low is not None and summary.high is not None:
             half = summary.high - summary.mean
-            axes.errorbar(number + 0.18, summary.mean, yerr=half, fmt="s", color=colour, capsize=4)
-        for seed, value in finals[group].items():
-            axes.annotate(
-                seed, (number, value), xytext=(-8, 0), textcoords="offset points", ha="right", va="center", fontsize=7
-            )
+            axes.errorbar(number + 0.2, summary.mean, yerr=half, fmt="s", color=colour, capsize=4)
+        for seed in sorted({chosen(finals[group], key=finals[group].__getitem__) for chosen in (min, max)}):
+            place = {"xytext": (-8, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+            axes.annotate(f"seed {seed}", (number - 0.1, finals[group][seed]), fontsize=7, **place)
     axes.set(title="final evaluation: seeds, mean, 95 % t-interval", ylabel=metric, xlim=(-0.6, max(len(finals), 1) - 0.4))
     axes.set_xticks(range(len(finals)), list(finals), fontsize="small")

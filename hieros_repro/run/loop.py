@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from hieros_repro.agent.base import Agent
 from hieros_repro.determinism import snapshot
@@ -19,6 +18,7 @@ from hieros_repro.log.timing import Rates, Stopwatch
 from hieros_repro.records import Carry, Diverged, Step, Stopped, Tree
 from hieros_repro.replay.base import Replay
 from hieros_repro.run.evaluation import Evaluator, NoiseFeed, Result
+from hieros_repro.run.finite import not_finite
 from hieros_repro.run.schedule import Pace, Plan, due
 
 
@@ -124,18 +124,13 @@ class Loop:
         for name, values in write_backs.items():
             parts.replays[name].write_back(values)
         self.update += 1
-        self._must_be_finite()
-        if fingerprint:
-            known = {"weights": weights, "batch": batches, "noise": noise, "parameters": parts.agent.parameters()}
-            self._fingerprint(known | parts.agent.trace())
+        wrong = not_finite(self._learned, parts.agent.parameters())
+        if fingerprint or wrong:
+            known = {"batch": batches, "noise": noise, "parameters": parts.agent.parameters()}
+            self._fingerprint(known | ({"weights": weights} if weights else {}) | parts.agent.trace())
+        if wrong:
+            raise Diverged(f"step {self.step}, update {self.update}: no longer finite: {wrong}")
         return True
-
-    def _must_be_finite(self) -> None:
-        losses = [name for name, value in self._learned.items() if not np.isfinite(float(value))]
-        tensors = [name for name, tensor in self.parts.agent.parameters().items() if not bool(torch.isfinite(tensor).all())]
-        if losses or tensors:
-            first = f"; first in the network: {tensors[0]} (of {len(tensors)} tensors)" if tensors else ""
-            raise Diverged(f"step {self.step}, update {self.update}: no longer finite: {', '.join(losses) or 'weights'}{first}")
 
     # -- Looking: nothing below changes a bit of training --------------------------------------------------------------
 

@@ -1,0 +1,84 @@
+"""Agents and experience for tests, without environments."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from hieros_repro.agent.base import Agent
+from hieros_repro.agent.ppo import PPO
+from hieros_repro.determinism.keys import Key
+from hieros_repro.hardware.device import Hardware
+from hieros_repro.records import Space, Spaces, Step
+
+VECTOR = Space("vector", (3,))
+IMAGE = Space("image", (16, 16, 3))
+DISCRETE = Space("discrete", (), sizes=(4,))
+ACTIONS = {
+    "discrete": DISCRETE,
+    "multidiscrete": Space("multidiscrete", (2,), sizes=(3, 2)),
+    "continuous": Space("continuous", (2,), low=(-0.5, -1.0), high=(0.5, 1.0)),
+}
+ONE_ACTION = Spaces({"vector": VECTOR}, DISCRETE)
+
+
+def hardware(precision: Any = "fp32") -> Hardware:
+    return Hardware(device="cpu", precision=precision, threads=1, compile=None, ranks=1)
+
+
+def ppo(spaces: Spaces = ONE_ACTION, seed: int = 0, precision: Any = "fp32", **changes: Any) -> PPO:
+    values = {
+        "hidden": [8, 8], "activation": "tanh", "image_depth": 2, "learning_rate": 1e-3, "warmup_steps": 0,
+        "minibatch_size": 16, "epochs": 3, "accumulate": 1, "discount": 0.9, "trace": 0.8, "clip": 0.2, "value_clip": None,
+        "value_scale": 1.0, "entropy": 0.01, "value_coefficient": 0.5, "normalise_advantage": True, "max_grad_norm": 0.5,
+        "target_kl": None, "adam_eps": 1e-5,
+    } | changes  # fmt: skip
+    values.setdefault("final_learning_rate", values["learning_rate"])
+    return PPO(spaces, Key(seed)("init"), hardware(precision), 1000, **values)  # type: ignore[arg-type]
+
+
+def seen(spaces: Spaces, count: int, seed: int = 0) -> Step:
+    """A row of `count` environments in the middle of their episodes."""
+    draw = np.random.default_rng(seed)
+    obs = {name: _observation(space, (count,), draw) for name, space in spaces.observation.items()}
+    flags = np.zeros((3, count), bool)
+    return Step(obs, np.zeros(count, np.float32), *flags)
+
+
+def rollout(agent: Agent, spaces: Spaces = ONE_ACTION, length: int = 12, envs: int = 4, seed: int = 1) -> dict[str, Any]:
+    """A batch as the rollout replay gives it, with ends of both kinds, acted by the agent itself."""
+    draw, shape = np.random.default_rng(seed), (length, envs)
+    obs = {name: _observation(space, (length + 1, envs), draw) for name, space in spaces.observation.items()}
+    noise = agent.act_noise(Key(seed)("act"), length, envs)
+    rows = []
+    for t in range(length):
+        now = seen(spaces, envs)._replace(obs={name: array[t] for name, array in obs.items()})
+        rows.append(agent.act(now, agent.initial(envs), {k: v[t] for k, v in noise.items()})[2]["rollout"].values["action"])
+    t, env = np.indices(shape)
+    is_last = (t + 2 * env) % 6 == 3
+    valid = np.ones(shape, bool)
+    valid[1:] = ~is_last[:-1]  # the row after a last row is an episode's first
+    batch = {
+        "obs": obs,
+        "action": np.stack(rows),
+        "reward": draw.normal(size=shape).astype(np.float32),
+        "is_last": is_last,
+        "is_terminal": is_last & (env % 2 == 0),  # elsewhere time-outs
+        "valid": valid,
+    }
+    return {"rollout": batch}
+
+
+def learn(agent: Agent, batches: dict[str, Any], update: int = 0, step: int = 100) -> dict[str, Any]:
+    """One update with the noise of its number."""
+    noise = hardware().to_device(agent.learn_noise(Key(0)("learn", update), batches))
+    return dict(agent.learn(hardware().to_device(batches), noise, step)[0])
+
+
+def weights(agent: Agent) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in agent.parameters().items()}
+
+
+def _observation(space: Space, shape: tuple[int, ...], draw: np.random.Generator) -> np.ndarray:
+    full = (*shape, *space.shape)
+    return draw.integers(0, 256, full).astype(np.uint8) if space.kind == "image" else draw.normal(size=full).astype(np.float32)

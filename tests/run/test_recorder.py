@@ -1,0 +1,111 @@
+import errno
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from hieros_repro.records import UserError
+from hieros_repro.run import checkpoint, recorder
+from tests.runs import facts, run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("finished") / "run")
+
+
+def test_the_account_of_a_finished_run_is_complete(finished):
+    told = facts(finished)
+    assert told["status"] == "finished" and told["seed"] == 42 and told["error"] is None and told["parent"] is None
+    assert told["restarts"] == 0 and told["wall_seconds"] > 0 and told["started"] <= told["ended"]
+    assert set(told["results"]) >= {"step", "updates", "eval/score", "eval/score_std", "eval/episodes", "scores"}
+    assert len(told["results"]["scores"]) == 3 == told["results"]["eval/episodes"]
+    assert told["results"]["eval/score"] == pytest.approx(sum(told["results"]["scores"]) / 3)
+    assert {"commit", "branch", "changed", "sources"} <= set(told["code"]) and len(told["digests"]["parameters"]) == 16
+    assert told["numerics"]["packages"]["torch"] == told["packages"]["torch"] == torch.__version__
+    assert told["machine"]["cores"] >= 1 and told["nondeterministic_operations"] == []
+    assert told["spaces"]["action"]["sizes"] == [2] and told["spaces"]["observation"]["vector"]["shape"] == [4]
+
+
+def test_the_account_counts_the_parameters(finished):
+    towers = 2 * (4 * 16 + 16 + 16 * 16 + 16)
+    assert facts(finished)["parameters"] == towers + (16 * 2 + 2) + (16 + 1)
+
+
+def test_the_folder_has_what_was_asked_and_what_it_came_to(finished):
+    asked, config = (yaml.safe_load((finished / name).read_text()) for name in ("overrides.yaml", "config.yaml"))
+    assert "run.steps=600" in asked and f"run.dir={finished}" in asked
+    assert config["run"]["steps"] == config["run"]["horizon"] == 600 and config["agent"]["hidden"] == [16, 16]
+    expected = {"config.yaml", "overrides.yaml", "run.json", "code.patch", "checkpoints", "console.log"}
+    assert expected | {f"{name}.jsonl" for name in ("metrics", "timing", "episodes", "ledger")} <= {
+        p.name for p in finished.iterdir()
+    }
+
+
+def test_a_failed_run_says_what_went_wrong_and_how_to_go_on(tmp_path, monkeypatch):
+    from hieros_repro.agent.ppo import PPO
+
+    learn = PPO.learn
+
+    def broken(self, batches, noise, step):
+        if step > 300:
+            raise ZeroDivisionError("what a pity")
+        return learn(self, batches, noise, step)
+
+    monkeypatch.setattr(PPO, "learn", broken)
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "run")
+    told, said = facts(tmp_path / "run"), (tmp_path / "run" / "console.log").read_text()
+    assert (
+        told["status"] == "failed" and told["error"]["kind"] == "ZeroDivisionError" and told["error"]["text"] == "what a pity"
+    )
+    assert "in broken" in told["error"]["traceback"]
+    assert f"resume={tmp_path / 'run'}" in said and f"step {checkpoint.steps(tmp_path / 'run' / 'checkpoints')[-1]}" in said
+
+
+def test_a_run_whose_checkpoints_cannot_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "free_gb", lambda path: 0.0)
+    with pytest.raises(
+        UserError, match=rf"run.dir={tmp_path / 'run'}: 4 checkpoints need about .* GB and 0.0 GB are free; lower"
+    ):
+        run(tmp_path / "run")
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == []
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == b""
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+    write_text = type(tmp_path).write_text
+
+    def full(path, text, *rest, **others):
+        if path.name == "manifest.json" and '"name": "step_30' in text:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_text(path, text, *rest, **others)
+
+    monkeypatch.setattr(type(tmp_path), "write_text", full)
+    with pytest.raises(UserError, match=r"checkpoints: the disk is full, so the checkpoint of step 30\d was not kept"):
+        run(tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints"
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert checkpoint.newest(folder, pytest.fail) == checkpoint.steps(folder)[-1] < 300
+    assert facts(tmp_path / "run")["status"] == "failed"
+
+
+def test_another_error_of_the_disk_is_not_called_full(tmp_path, monkeypatch):
+    def broken(*arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(checkpoint, "save", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        run(tmp_path / "run")
+
+
+def test_the_size_of_a_tree_is_that_of_its_arrays():
+    tensors = [torch.zeros(4, dtype=torch.float64), torch.zeros(5, dtype=torch.uint8)]
+    assert recorder.size({"a": np.zeros((2, 3), np.float32), "b": tensors}) == 24 + 32 + 5
+    assert recorder.size((1, 2.0, "x")) == 24 and recorder.size({}) == 0
+
+
+def test_the_account_is_readable_json_without_numbers_that_json_lacks(finished):
+    json.loads((finished / "run.json").read_text(), parse_constant=pytest.fail)

@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+
+from hieros_repro import announce, build
+from hieros_repro.check import check
+from hieros_repro.command import composer
+from hieros_repro.resume import Start
+from tests.runs import compose, run
+
+RESULTS = {"step": 600, "eval/score": 12.34, "eval/score_std": 1.5, "eval/episodes": 3}
+
+
+def changed(*overrides):
+    with composer() as composed:
+        return announce.non_default(check(composed(config_name="train", overrides=list(overrides))), list(overrides))
+
+
+def test_values_that_are_not_the_groups_defaults_are_listed():
+    found = changed("agent.epochs=3", "seed=7", "run.dir=somewhere")
+    assert found == {"agent.epochs": (10, 3), "seed": (42, 7)}
+
+
+def test_choosing_a_group_changes_no_value_of_it():
+    assert changed("agent=random") == {} == changed("log=quiet")
+
+
+def test_an_experiments_values_are_listed():
+    assert "run.steps" in changed("experiment=smoke")
+
+
+def test_without_hydra_nothing_is_listed():
+    assert announce.non_default(check(compose("agent.epochs=3")), ["agent.epochs=3"]) == {}
+
+
+def test_the_end_says_the_score_and_what_to_do_next():
+    said = announce.end(Path("outputs/x"), RESULTS)
+    assert "final score 12.3 +- 1.5 over 3 greedy episodes" in said
+    for command in ("evaluate run=outputs/x", "verify claim=same_seed run=outputs/x", "train resume=outputs/x run.steps=1200"):
+        assert f"python -m hieros_repro.{command}" in said
+    assert "converged" not in said
+
+
+@pytest.mark.parametrize("reached, words", [(4000, "converged   at step 4,000"), (None, "converged   not within this run")])
+def test_the_end_says_whether_the_target_was_reached(reached, words):
+    assert words in announce.end(Path("x"), {**RESULTS, "convergence_step": reached})
+
+
+def test_a_run_that_is_finished_says_how_to_extend_it():
+    start = Start(Path("x"), {}, None, None, True, {"results": RESULTS})
+    said = announce.nothing_to_do(start)
+    assert (
+        "finished already, nothing is left to do; run.steps=<more than 600> extends it" in said and "final score 12.3" in said
+    )
+
+
+@pytest.mark.parametrize(
+    "precision, compiled, words", [("fp32", "null", "fp32, eager"), ("bf16", "default", "bf16, compiled (default)")]
+)
+def test_the_facts_say_what_the_promise_rests_on(precision, compiled, words):
+    plain = check(compose(f"hardware.precision={precision}", f"hardware.compile={compiled}"))
+    facts = announce.facts(plain, build.construct(plain["hardware"]))
+    assert facts["rests on"].endswith(words) and "torch 2." in facts["rests on"] and "1 thread(s)" in facts["rests on"]
+    assert facts["promise"]
+
+
+def test_the_start_says_the_folder_the_parameters_and_the_promise(tmp_path):
+    said = (run(tmp_path / "run", "run.steps=70", "run.final_episodes=0") / "console.log").read_text()
+    assert f"run folder  {tmp_path / 'run'}" in said and "parameters  755" in said and "promise     " in said

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from hieros_repro import build
+from hieros_repro.check import check
+from hieros_repro.determinism.keys import Key
+from hieros_repro.env.gymnasium import Gymnasium
+from hieros_repro.run.schedule import Plan
+from tests.runs import compose
+
+
+@pytest.fixture(scope="module")
+def config():
+    return check(compose("env.num_envs=3", "env.normalise_reward=true", "env.normalise_discount=0.5"))
+
+
+def test_a_node_becomes_the_object_it_names_with_its_values(config):
+    plan = build.construct(config["run"])
+    assert type(plan) is Plan and (plan.steps, plan.log_every) == (100_000, 5_000)
+
+
+def test_parts_come_before_the_nodes_values():
+    node = {"_target_": "fractions.Fraction", "denominator": 4}
+    assert build.construct(node, 3) == 0.75
+
+
+def test_nested_nodes_are_built_first():
+    node = {"_target_": "builtins.dict", "inner": {"_target_": "fractions.Fraction", "numerator": 5}, "plain": {"a": 1}}
+    assert build.construct(node) == {"inner": 5, "plain": {"a": 1}}
+
+
+def test_an_environments_node_is_split_into_its_own_part_and_its_shells(config):
+    own, (vector, normaliser) = build.shells(config["env"])
+    assert set(own) == {"_target_", "id", "kwargs", "length"} and vector == {"num_envs": 3}
+    assert normaliser == {
+        "normalise_observation": False,
+        "normalise_reward": True,
+        "normalise_discount": 0.5,
+        "normalise_clip": 10.0,
+    }
+    assert set(own) | set(vector) | set(normaliser) == set(config["env"])
+
+
+def test_environments_are_as_many_as_the_node_says_or_as_asked(config):
+    seeds = build.training_seeds(Key(1), 1, "offset")
+    for count, asked in ((3, None), (5, 5)):
+        envs = build.environments(config["env"], seeds, asked)
+        assert envs.num_envs == count and len({id(env.env) for env in envs.envs}) == count
+        assert isinstance(envs.envs[0], Gymnasium)
+        envs.close()
+
+
+def test_the_first_resets_are_offset_from_the_seed_and_later_ones_keyed():
+    seeds = build.training_seeds(Key(42), 42, "offset")
+    assert [seeds(env, 0) for env in range(4)] == [42, 43, 44, 45]
+    assert seeds(2, 1) == Key(42)("env", 2, 1).seed() and seeds(2, 1) != seeds(2, 2) != seeds(3, 1)
+
+
+def test_keyed_seeds_are_shared_by_no_two_environments_of_neighbouring_runs():
+    used = [build.training_seeds(Key(seed), seed, "keyed")(env, n) for seed in (42, 43) for env in range(8) for n in range(50)]
+    assert len(set(used)) == len(used)
+    assert build.training_seeds(Key(42), 42, "keyed")(1, 0) == Key(42)("env", 1, 0).seed()
+
+
+@pytest.mark.parametrize("agent", ["ppo", "random"])
+def test_an_agent_is_filled_from_the_seed(agent):
+    spaces = None
+    for seed, equal in ((42, True), (43, False)):
+        configs = [check(compose(f"agent={agent}", f"seed={s}")) for s in (42, seed)]
+        spaces = spaces or build.environments(configs[0]["env"], lambda env, episode: 0, 1).spaces
+        made = [build.agent(config, spaces, build.construct(config["hardware"])) for config in configs]
+        filled = [{name: tensor.detach().numpy() for name, tensor in one.parameters().items()} for one in made]
+        weights = [name for name in filled[0] if name.endswith("weight")]
+        assert all(np.array_equal(filled[0][name], filled[1][name]) == equal for name in weights)
+
+
+def test_schedules_span_the_horizon_or_else_the_steps():
+    for overrides, rate in ((["run.steps=1000"], 0.5), (["run.steps=1000", "run.horizon=2000"], 0.75)):
+        plain = check(compose("agent.learning_rate=1.0", "agent.final_learning_rate=0.0", *overrides))
+        spaces = build.environments(plain["env"], lambda env, episode: 0, 1).spaces
+        assert build.agent(plain, spaces, build.construct(plain["hardware"])).learning_rate(500) == rate

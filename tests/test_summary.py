@@ -1,0 +1,121 @@
+import csv
+import json
+
+import pytest
+from PIL import Image
+
+from hieros_repro.summary import refresh
+
+
+def job(sweep, name, **account):
+    """A run folder with no more than a summary reads."""
+    (sweep / name).mkdir(parents=True)
+    (sweep / name / "run.json").write_text(json.dumps(account))
+    rows = [{"step": step, "eval/score": step / 10.0} for step in (100, 200)]
+    (sweep / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def finished(sweep, name, seed, score, digest="d" * 16):
+    job(sweep, name, status="finished", seed=seed, results={"eval/score": score}, digests={"parameters": digest})
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Two learning rates times three seeds; one failed, one was killed, one has not begun."""
+    folder = tmp_path / "a sweep"
+    finished(folder, "lr-1_seed-1", 1, 470.0, "a" * 16)
+    finished(folder, "lr-1_seed-2", 2, 480.0)
+    finished(folder, "lr-1_seed-3", 3, 490.0)
+    finished(folder, "lr-2_seed-1", 1, 100.0)
+    error = {"kind": "Diverged", "text": "step 7: no longer finite"}
+    job(folder, "lr-2_seed-2", status="failed", seed=2, results={"eval/score": 0.0}, error=error)
+    job(folder, "lr-2_seed-3", status="running", seed=3)
+    members = [(lr, seed) for lr in (1, 2) for seed in (1, 2, 3)] + [(2, 4)]
+    jobs = {f"lr-{lr}_seed-{s}": ["env=cartpole", f"agent.learning_rate={lr}", f"seed={s}"] for lr, s in members}
+    facts = {"metric": "eval/score", "command": "-m seed=1,2,3", "axes": ["seed", "agent.learning_rate"], "jobs": jobs}
+    (folder / "sweep.json").write_text(json.dumps(facts))
+    return folder
+
+
+def test_groups_are_the_swept_axes_without_the_seed(sweep):
+    groups = refresh(sweep)["groups"]
+    assert list(groups) == ["agent.learning_rate=1", "agent.learning_rate=2"]
+    assert groups["agent.learning_rate=1"]["seeds"] == [1, 2, 3] and groups["agent.learning_rate=2"]["seeds"] == [1]
+
+
+def test_a_sweep_over_seeds_alone_is_one_group(sweep):
+    facts = json.loads((sweep / "sweep.json").read_text())
+    (sweep / "sweep.json").write_text(json.dumps({**facts, "axes": ["seed"]}))
+    assert list(refresh(sweep)["groups"]) == ["all"]
+
+
+def test_the_numbers_are_over_the_finished_seeds(sweep):
+    groups = refresh(sweep)["groups"]
+    first = groups["agent.learning_rate=1"]
+    half = 4.302652729911275 * 10 / 3**0.5
+    assert (first["n"], first["mean"], first["std"], first["min"], first["max"]) == (3, 480.0, 10.0, 470.0, 490.0)
+    assert (first["low"], first["high"]) == pytest.approx((480 - half, 480 + half))
+    second = groups["agent.learning_rate=2"]
+    assert (second["n"], second["mean"], second["std"], second["low"]) == (1, 100.0, None, None)
+
+
+def test_a_group_without_a_finished_seed_has_no_numbers(sweep):
+    facts = json.loads((sweep / "sweep.json").read_text())
+    jobs = {name: overrides for name, overrides in facts["jobs"].items() if name in ("lr-2_seed-2", "lr-2_seed-4")}
+    (sweep / "sweep.json").write_text(json.dumps({**facts, "jobs": jobs}))
+    row = refresh(sweep)["groups"]["agent.learning_rate=2"]
+    assert row["n"] == 0 and row["mean"] is None and row["seeds"] == []
+
+
+def test_every_run_is_listed_with_a_status_that_can_be_believed(sweep):
+    statuses = [run["status"] for run in refresh(sweep)["runs"]]
+    assert statuses == ["finished"] * 4 + ["failed", "interrupted", "pending"]
+
+
+def test_what_did_not_finish_is_listed_with_its_error_and_the_command_to_rerun_it(sweep):
+    refresh(sweep)
+    page = (sweep / "summary.md").read_text()
+    unfinished = page.split("## Not finished")[1].split("## Runs")[0]
+    assert "- lr-2_seed-2: failed - Diverged: step 7: no longer finite" in unfinished
+    assert "- lr-2_seed-3: interrupted" in unfinished and "- lr-2_seed-4: pending" in unfinished
+    typed = f"env=cartpole agent.learning_rate=2 seed=4 'run.dir={sweep / 'lr-2_seed-4'}' resume=auto"
+    assert f"`python -m hieros_repro.train {typed}`" in unfinished and "lr-1" not in unfinished
+
+
+def test_a_sweep_that_finished_lists_nothing_as_unfinished(tmp_path):
+    finished(tmp_path, "seed-1", 1, 3.0)
+    facts = {"metric": "eval/score", "command": "-m seed=1", "axes": ["seed"], "jobs": {"seed-1": ["seed=1"]}}
+    (tmp_path / "sweep.json").write_text(json.dumps(facts))
+    refresh(tmp_path)
+    assert "Not finished" not in (tmp_path / "summary.md").read_text()
+
+
+def test_the_same_numbers_are_in_every_file(sweep):
+    summary = refresh(sweep)
+    assert json.loads((sweep / "summary.json").read_text()) == summary
+    rows = list(csv.DictReader((sweep / "summary.csv").open()))
+    assert [(row["group"], row["n"], row["mean"], row["seeds"]) for row in rows] == [
+        ("agent.learning_rate=1", "3", "480.00", "1 2 3"),
+        ("agent.learning_rate=2", "1", "100.00", "1"),
+    ]
+    page = (sweep / "summary.md").read_text()
+    assert "| agent.learning_rate=1 | 3 | 480.00 | 10.00 |" in page and "`python -m hieros_repro.train -m seed=1,2,3`" in page
+    assert "a" * 16 in page
+    with Image.open(sweep / "summary.png") as image:
+        assert image.format == "PNG" and image.width > 1000
+
+
+def test_a_summary_is_a_function_of_the_run_folders(sweep):
+    refresh(sweep)
+    before = {name: (sweep / name).read_bytes() for name in ("summary.json", "summary.csv", "summary.md", "summary.png")}
+    refresh(sweep)
+    assert {name: (sweep / name).read_bytes() for name in before} == before
+    assert not list(sweep.glob(".partial*"))
+
+
+def test_a_sweep_of_nothing_yet_has_a_summary(tmp_path):
+    facts = {"metric": "eval/score", "command": "-m seed=1", "axes": ["seed"], "jobs": {"seed-1": ["seed=1"]}}
+    (tmp_path / "sweep.json").write_text(json.dumps(facts))
+    summary = refresh(tmp_path)
+    assert summary["groups"]["all"]["n"] == 0 and summary["runs"][0]["status"] == "pending"
+    assert not (tmp_path / "summary.png").exists()

@@ -100,7 +100,8 @@ def _explain(difference: Any, a: Path, b: Path) -> Iterator[str]:
 
     since = "from the start" if difference.agreed is None else f"up to step {difference.agreed:,}"
     agreed = "nothing was compared before" if difference.agreed is None else f"everything agrees {since}"
-    yield f"first difference: {difference.component} at step {difference.step:,} (update {difference.update}); {agreed}"
+    ticks = f", {difference.ticks_before} ticks before it" if difference.ticks_before else ""
+    yield f"first difference: {difference.component} at step {difference.step:,} (update {difference.update}){ticks}; {agreed}"
     for name, (left, right) in list(difference.tensors.items())[:5]:
         yield f"  {name}"
         yield f"    A {_shown(left)}"

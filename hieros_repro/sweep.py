@@ -45,10 +45,13 @@ def lay_out(
     axes = [override.key_or_group for override in parsed if override.is_sweep_override()]
     first = configs[0]
     folder = Path(first["sweep"]["dir"] or _folder(first, typed)).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"sweep.dir={folder}: cannot be written ({error.strerror})") from error
     with _locked(folder):
         before = _read(folder / "sweep.json")
-        listed = {job_name(job, axes): job for job in jobs}
+        listed = {job_name(job, axes): [o for o in job if not _is_sweeps(o)] for job in jobs}
         facts = {"command": shlex.join(typed), "metric": first["sweep"]["metric"], "axes": axes, "cwd": os.getcwd()}
         _write(folder / "sweep.json", json.dumps(facts | {"jobs": before.get("jobs", {}) | listed}, indent=1) + "\n")
     print(f"sweep of {len(jobs)} runs in {folder}")
@@ -74,6 +77,10 @@ def job_name(job: Sequence[str], axes: Sequence[str]) -> str:
             name += "-" + hashlib.sha256(values[axis].encode()).hexdigest()[:6]
         parts.append(name)
     return "_".join(parts) or "run"
+
+
+def _is_sweeps(override: str) -> bool:
+    return override.lstrip("+").startswith("sweep.")
 
 
 def _point_out_close_seeds(jobs: list[list[str]], config: dict[str, Any]) -> None:
@@ -111,7 +118,7 @@ def _fit_launcher(typed: list[str], config: dict[str, Any]) -> list[str]:
 def member(config: DictConfig, asked: list[str], run: Run) -> float | None:
     """Runs one job of a sweep in its own folder, unless it is finished, and refreshes the summary whatever happens."""
     folder = Path(config.sweep.dir)
-    asked = [override for override in asked if not override.lstrip("+").startswith("sweep.")]
+    asked = [override for override in asked if not _is_sweeps(override)]
     config.run.dir = str(folder / job_name(asked, config.sweep.axes))
     config.resume = config.resume or "auto"
     try:

@@ -6,6 +6,7 @@ python -m hieros_repro.train resume=outputs/cartpole-v1-ppo/<run>
 """
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from hieros_repro import command
@@ -20,7 +21,7 @@ def main() -> None:
 def job(config: DictConfig) -> float | None:
     """What Hydra calls, once per run."""
     asked = list(HydraConfig.get().overrides.task)
-    if config.sweep.dir is None:
+    if HydraConfig.get().mode is not RunMode.MULTIRUN:
         return train(config, asked)
     from hieros_repro import sweep
 

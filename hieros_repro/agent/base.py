@@ -36,8 +36,8 @@ class Agent(ABC):
         """Which batches update number `update` needs."""
         return []
 
-    def learn_noise(self, key: Key, batches: Mapping[str, Tensors]) -> Arrays:
-        """The random numbers that learning from these batches will consume."""
+    def learn_noise(self, key: Key, batches: Mapping[str, Any]) -> Arrays:
+        """The random numbers that learning from these batches (still on the host) will consume."""
         return {}
 
     def learn(self, batches: Mapping[str, Tensors], noise: Tensors, step: int) -> tuple[Metrics, dict[str, Any]]:

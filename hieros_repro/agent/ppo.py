@@ -257,7 +257,8 @@ class PPO(Agent):
             self.optimiser.backward(loss if len(shares) == 1 else loss * (len(share.action) / len(minibatch.action)))
             outcomes.append(outcome)
         if not self._first:
-            self._first = {"losses": outcomes[0]._asdict(), "gradients": self.optimiser.gradients()}
+            losses = {"loss": loss.detach(), **outcome._asdict()}
+            self._first = {"losses": losses, "gradients": self.optimiser.gradients()}
         return outcomes, self.optimiser.step(rate)
 
     def _loss(self, batch: Minibatch) -> tuple[Tensor, Outcome]:

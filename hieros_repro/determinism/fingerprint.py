@@ -45,6 +45,17 @@ def combine(parts: Iterable[str]) -> str:
     return state.hexdigest()
 
 
+def tick_sums(rows: np.ndarray) -> np.ndarray:
+    """One 64-bit sum per row, a function of that row alone: it tells at which of many ticks something changed."""
+    words = _row_words(rows)
+    low, high = _weights()
+    total = np.zeros(len(words), np.uint64)
+    for chunk, start in enumerate(range(0, words.shape[1], CHUNK)):
+        piece = words[:, start : start + CHUNK]
+        total += (low[: piece.shape[1]] * piece).sum(1, dtype=np.uint64) * np.uint64(high(chunk))
+    return total
+
+
 class Stream:
     """The digest of everything shown so far, however it was cut into pieces: position and sum are its whole state."""
 
@@ -54,11 +65,7 @@ class Stream:
 
     def add(self, rows: np.ndarray) -> None:
         """Rows of one kind and shape, one per tick. Each row is padded to whole words, so cutting elsewhere changes nothing."""
-        flat = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
-        padding = -flat.shape[1] % 4
-        if padding:
-            flat = np.pad(flat, ((0, 0), (0, padding)))
-        words = flat.reshape(-1).view("<u4")
+        words = _row_words(rows).reshape(-1)
         self.total = (self.total + _sum_words(words, self.position)) & _MASK
         self.position += len(words)
 
@@ -80,6 +87,13 @@ def _leaves(node: Any, path: str) -> Iterable[tuple[str, str]]:
 
 
 # -- numpy -------------------------------------------------------------------------------------------------------------
+
+
+def _row_words(rows: np.ndarray) -> np.ndarray:
+    """(rows, words): each row padded to whole words."""
+    flat = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
+    padding = -flat.shape[1] % 4
+    return (np.pad(flat, ((0, 0), (0, padding))) if padding else flat).view("<u4")
 
 
 def _words(array: np.ndarray) -> np.ndarray:

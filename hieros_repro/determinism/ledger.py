@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hieros_repro.determinism.fingerprint import Stream, combine, digest
+from hieros_repro.determinism.fingerprint import Stream, combine, digest, tick_sums
 
 # Causal order within an entry. "weights" are the parameters acted with, before the update; "parameters" those after it.
 COMPONENTS = ("weights", "observation", "action", "batch", "noise", "losses", "gradients", "parameters")
 PENDING_BYTES = 4 << 20  # experience waiting to be digested
+TICKS = 4096  # latest ticks of which an entry keeps a mark each, to tell whether an observation or an action differed first
 
 MEANINGS = {
     "weights": "a parameter changed outside learning (or one run started from other weights)",
@@ -39,15 +40,19 @@ class Ledger:
         self.every = every
         self._streams: dict[str, dict[str, Stream]] = {"observation": {}, "action": {}}
         self._pending: dict[str, list[Mapping[str, np.ndarray]]] = {"observation": [], "action": []}
+        self._ticks: dict[str, str] = {"observation": "", "action": ""}  # since the last entry, four digits each
         self._bytes = 0
 
-    def see(self, obs: Mapping[str, np.ndarray], action: np.ndarray) -> None:
-        """One tick. Only references are kept; digesting waits for the next entry or for enough bytes."""
+    def see(self, obs: Mapping[str, np.ndarray], action: np.ndarray | None = None) -> None:
+        """What the environments show, and the action that led there (none at the start). Only references are kept; digesting
+        waits for the next entry or for enough bytes."""
         if not self.every:
             return
+        if action is not None:
+            self._pending["action"].append({"action": action})
+            self._bytes += action.nbytes
         self._pending["observation"].append(obs)
-        self._pending["action"].append({"action": action})
-        self._bytes += sum(array.nbytes for array in obs.values()) + action.nbytes
+        self._bytes += sum(array.nbytes for array in obs.values())
         if self._bytes > PENDING_BYTES:
             self._flush()
 
@@ -68,26 +73,30 @@ class Ledger:
             else:
                 continue
             total = combine(f"{name}={tensors[name]['digest']}" for name in sorted(tensors))
-            entry = {"step": step, "update": update, "entry": kind, "component": component}
-            self._write({**entry, "digest": total, "tensors": tensors})
+            line = {"step": step, "update": update, "entry": kind, "component": component, "digest": total, "tensors": tensors}
+            self._write(line | ({"ticks": self._ticks[component]} if component in self._streams else {}))
+        self._ticks = dict.fromkeys(self._ticks, "")
 
     def _flush(self) -> None:
         for component, pending in self._pending.items():
             for name in pending[0] if pending else ():
                 stream = self._streams[component].setdefault(name, Stream())
                 stream.add(np.stack([arrays[name] for arrays in pending]))
+            self._ticks[component] = (self._ticks[component] + _marks(pending))[-4 * TICKS :]
             pending.clear()
         self._bytes = 0
 
     def state(self) -> dict[str, Any]:
         self._flush()
-        return {
+        streams = {
             component: {name: [stream.position, f"{stream.total:016x}"] for name, stream in streams.items()}
             for component, streams in self._streams.items()
         }
+        return {"streams": streams, "ticks": dict(self._ticks)}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        for component, streams in state.items():
+        self._ticks = dict(state["ticks"])
+        for component, streams in state["streams"].items():
             for name, (position, total) in streams.items():
                 stream = self._streams[component][name] = Stream()
                 stream.position, stream.total = position, int(total, 16)
@@ -105,6 +114,14 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+def _marks(pending: list[Mapping[str, np.ndarray]]) -> str:
+    """Four digits for each tick."""
+    total = np.zeros(len(pending), np.uint64)
+    for number, name in enumerate(sorted(pending[0]) if pending else ()):
+        total += tick_sums(np.stack([arrays[name] for arrays in pending])) * np.uint64(2 * number + 1)
+    return "".join(f"{mark:04x}" for mark in (total >> np.uint64(48)).tolist())
 
 
 def _describe(value: Any) -> dict[str, Any]:
@@ -131,6 +148,7 @@ class Difference(NamedTuple):
     component: str
     tensors: dict[str, tuple[Any, Any]]  # name -> (facts in A, facts in B), those that differ
     agreed: int | None  # the last common step at which everything was equal
+    ticks_before: int | None = None  # of an observation or action: how many ticks before that step
 
 
 def first_difference(a: Iterable[Line], b: Iterable[Line]) -> tuple[Difference | None, int]:
@@ -145,10 +163,29 @@ def first_difference(a: Iterable[Line], b: Iterable[Line]) -> tuple[Difference |
                 continue
             compared += 1
             if left["digest"] != right["digest"]:
-                differing = _differing(left["tensors"], right["tensors"])
-                return Difference(left["step"], left["update"], component, differing, agreed), compared
+                component, ticks = _first_of_experience(component, lines, other)
+                differing = _differing(lines[component]["tensors"], other[component]["tensors"])
+                return Difference(left["step"], left["update"], component, differing, agreed, ticks), compared
         agreed = next(iter(lines.values()))["step"] if other else agreed
     return None, compared
+
+
+def _first_of_experience(component: str, a: Mapping[str, Line], b: Mapping[str, Line]) -> tuple[str, int | None]:
+    """Which came first where observations differ: an action that led to them? And how many ticks before the entry."""
+    if component not in ("observation", "action"):
+        return component, None
+    ages = {name: _age(a[name]["ticks"], b[name]["ticks"]) for name in ("observation", "action") if name in a and name in b}
+    observation, action = ages.get("observation"), ages.get("action")
+    # The last observation comes after the last action, so of equal age the action is older.
+    if action is not None and (observation is None or action >= observation):
+        return "action", action
+    return component, observation
+
+
+def _age(a: str, b: str) -> int | None:
+    """The oldest of the latest common ticks whose marks differ, counted from the last one."""
+    marks = [[text[i : i + 4] for i in range(0, len(text), 4)][::-1] for text in (a, b)]
+    return max((age for age, (x, y) in enumerate(zip(*marks, strict=False)) if x != y), default=None)
 
 
 def _entries(lines: Iterable[Line]) -> dict[tuple[int, str], dict[str, Line]]:

@@ -70,7 +70,7 @@ def _write(path: Path, tree: Tree) -> None:
 
 
 def prune(folder: Path, keep_last: int, keep_every: int) -> None:
-    """Deletes all but the newest `keep_last` checkpoints and those at multiples of `keep_every` steps."""
+    """Deletes all but the newest `keep_last` checkpoints and the first at or past each multiple of `keep_every`."""
     found = steps(folder)
     kept = set(found[-keep_last:])
     last_multiple: dict[int, int] = {}

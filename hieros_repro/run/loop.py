@@ -61,6 +61,7 @@ class Loop:
         if self.now is None:
             self.now = parts.normaliser(parts.envs.reset())
             self.carry = parts.agent.initial(parts.envs.num_envs)
+            self.ledger.see(self.now.obs)
         self.rates.start(self.step, self.update)
         self._look()  # what was due when the run was stopped
         while self.step < plan.steps:
@@ -96,7 +97,7 @@ class Loop:
         watch.lap("env")
         for name, row in rows.items():
             parts.replays[name].add(now, row, self.now)
-        self.ledger.see(now.obs, action)
+        self.ledger.see(self.now.obs, action)
         self.tally.pay(raw.reward, transitions)
         if parts.envs.finished:
             episodes = parts.envs.take_finished()

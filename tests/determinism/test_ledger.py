@@ -121,7 +121,7 @@ def test_taking_the_state_changes_nothing():
 def test_a_ledger_that_is_off_sees_nothing():
     ledger = Ledger(lambda line: None, every=0)
     ledger.see(*tick(0))
-    assert ledger.state() == {"observation": {}, "action": {}}
+    assert ledger.state() == {"streams": {"observation": {}, "action": {}}, "ticks": {"observation": "", "action": ""}}
 
 
 def test_named_tensors_have_one_digest_whatever_their_order():
@@ -170,3 +170,53 @@ def test_a_runs_ledger_is_the_same_at_common_entries_whatever_the_cadence(tmp_pa
     difference, compared = first_difference(*lines)
     assert difference is None
     assert compared == len([line for line in lines[1] if line["entry"] == "update"])
+
+
+def walked(changes: dict[str, int], ticks: int = 6, every_ticks: int = 6) -> list[dict]:
+    """Entries over ticks whose observations and actions are others from the given tick on; observation 0 precedes action 1."""
+    lines: list[dict] = []
+    ledger = Ledger(lines.append, every=1)
+    obs, action = tick(0)
+    ledger.see(obs)
+    for n in range(1, ticks + 1):
+        obs, action = tick(n)
+        ledger.see(
+            {**obs, "vector": obs["vector"] + (n >= changes.get("observation", ticks + 1))},
+            action + (n >= changes.get("action", ticks + 1)),
+        )
+        if n % every_ticks == 0:
+            ledger.entry(2 * n, n, KNOWN)
+    return lines
+
+
+@pytest.mark.parametrize(
+    "changes, component, ticks_before",
+    [
+        ({"action": 3, "observation": 3}, "action", 3),  # the action led to the observation of its own tick
+        ({"action": 3, "observation": 4}, "action", 3),
+        ({"action": 4, "observation": 3}, "observation", 3),
+        ({"action": 6}, "action", 0),
+        ({"observation": 6}, "observation", 0),
+    ],
+)
+def test_of_observations_and_actions_the_one_that_came_first_is_named(changes, component, ticks_before):
+    found, _ = first_difference(walked({}), walked(changes))
+    assert (found.component, found.step, found.ticks_before) == (component, 12, ticks_before)
+
+
+def test_the_order_is_told_across_other_cadences_as_far_as_both_remember():
+    found, _ = first_difference(walked({}, every_ticks=3), walked({"action": 5, "observation": 5}))
+    assert (found.component, found.step, found.ticks_before) == ("action", 12, 1)
+
+
+def test_marks_of_ticks_survive_a_restart():
+    whole = walked({})
+    first, lines = Ledger(lambda line: None, every=1), []
+    second = Ledger(lines.append, every=1)
+    first.see(tick(0)[0])
+    for n in range(1, 7):
+        if n == 4:
+            second.load(copy.deepcopy(first.state()))
+        (first if n < 4 else second).see(*tick(n))
+    second.entry(12, 6, KNOWN)
+    assert lines == whole

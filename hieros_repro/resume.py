@@ -76,6 +76,7 @@ def _fit_branch(parts: dict[str, Any], changes: dict[str, Any]) -> None:
     parts["loop"]["log"] = None
     if any(path == "seed" or path.startswith("env.") for path in changes):
         parts["env"].pop("envs")
+        parts["env"]["normaliser"].pop("running")
         parts["loop"].pop("carry")
     if any(path == "seed" or path.startswith(("env.", "replay.")) for path in changes):
         parts["replay"] = {}

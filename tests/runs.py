@@ -62,7 +62,9 @@ def command(verb: str, *arguments: str) -> list[str]:
 
 def process(verb: str, *arguments: str, cwd: Path, seconds: int = 300, **changes: str) -> subprocess.CompletedProcess[str]:
     """A verb in a process of its own, from start to end. Never raises: the exit code is part of what is tested."""
-    return subprocess.run(command(verb, *arguments), cwd=cwd, env=environment(**changes), capture_output=True, text=True, timeout=seconds)
+    return subprocess.run(
+        command(verb, *arguments), cwd=cwd, env=environment(**changes), capture_output=True, text=True, timeout=seconds
+    )
 
 
 def short(folder: Path, *overrides: str) -> list[str]:

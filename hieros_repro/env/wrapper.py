@@ -89,7 +89,10 @@ class Normaliser:
         }
 
     def load(self, state: dict[str, Any]) -> None:
+        """What a branch has only just switched on, or whose environments start anew, is not in the state."""
         for name, moments in self._observations.items():
-            moments.load(state["observations"][name])
+            if name in state["observations"]:
+                moments.load(state["observations"][name])
         self._returns.load(state["returns"])
-        self._running = np.array(state["running"])
+        if "running" in state:
+            self._running = np.array(state["running"])

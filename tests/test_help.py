@@ -1,0 +1,74 @@
+import re
+import subprocess
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from hieros_repro.help import page
+from tests.runs import command, compose, environment
+
+CHOICES = [
+    ("train",),
+    ("train", "agent=random"),
+    ("train", "env=gymnasium", "env.id=Pendulum-v1"),
+    ("train", "log=wandb", "determinism=off", "hardware=gpu", "size=small"),
+    ("verify",),
+    ("evaluate",),
+]
+
+
+def leaves(node, prefix=""):
+    """Key paths of a configuration's values, as a user types them."""
+    for key in node:
+        path = f"{prefix}{key}"
+        child = node._get_node(key)
+        if OmegaConf.is_dict(child) and not child._is_none() and len(child):
+            yield from leaves(child, f"{path}.")
+        elif key != "_target_":
+            yield path
+
+
+@pytest.mark.parametrize("words", CHOICES, ids=" ".join)
+def test_every_key_has_a_line_with_its_meaning(words):
+    name, *chosen = words
+    text = page(name, "", [o for o in chosen if "." not in o])
+    keys = list(leaves(compose(*chosen, name=name)))
+    assert len(keys) >= 8
+    without = [key for key in keys if not re.search(rf"^  {re.escape(key)} = (\[.*?\]|\S+) +\S", text, re.MULTILINE)]
+    assert without == []
+
+
+def test_groups_are_listed_with_the_chosen_option_marked():
+    text = page("train", "", ["agent=random", "determinism=off"])
+    assert re.search(r"^  agent +ppo  \[random\]", text, re.MULTILINE)
+    assert re.search(r"^  determinism +\[off\]  strict  warn$", text, re.MULTILINE)
+    assert "_vector" not in text
+
+
+def test_help_shows_the_keys_of_the_groups_that_were_chosen():
+    assert "  agent.hold = 1 " in page("train", "", ["agent=random"])
+    assert "  agent.clip = 0.2 " in page("train", "", ["agent=ppo"])
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "verify"])
+def test_help_answers_without_importing_torch(tmp_path, verb):
+    asked = [sys.executable, "-X", "importtime", *command(verb, "--help")[1:]]
+    done = subprocess.run(asked, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 0
+    assert "hydra" in imported
+    assert imported & {"torch", "gymnasium", "scipy"} == set()
+    assert f"python -m hieros_repro.{verb}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [("hieros-train env=", {"env=cartpole", "env=gymnasium"}), ("hieros-train agent.learn", {"agent.learning_rate="})],
+)
+def test_tab_completes_options_and_keys(tmp_path, line, offered):
+    done = subprocess.run(
+        command("train", "-sc", "query=bash"), cwd=tmp_path, env=environment(COMP_LINE=line, COMP_POINT=str(len(line))),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert offered <= set(done.stdout.split())

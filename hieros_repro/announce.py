@@ -21,7 +21,7 @@ def facts(config: Mapping[str, Any], hardware: Any) -> dict[str, str]:
     level = numerics["cpu_level"] + (" with AMX" if numerics["cpu_amx"] else "")
     where = level if numerics["device"] == "cpu" else numerics["device"]
     rests = [f"torch {numerics['packages']['torch']}", where, f"{numerics['threads']} thread(s)", numerics["precision"]]
-    rests.append(f"compiled ({numerics['compile']})" if numerics["compile"] else "eager")
+    rests.append({None: "eager", "record": "recorded"}.get(numerics["compile"], f"compiled ({numerics['compile']})"))
     return {"promise": construct(config["determinism"]).promise(), "rests on": ", ".join(rests)}
 
 

@@ -15,7 +15,7 @@ brought. A row that was an episode's last has no transition and takes no part in
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -58,21 +58,19 @@ class ActorCritic(nn.Module):
     def forward(self, obs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         actor, critic = self.towers(self._features(obs))
         value = functional.linear(critic, self.critic.weight, self.critic.bias).squeeze(-1).float()
-        return self._params(actor, self.actor.weight, self.actor.bias, self.log_std.value), value
+        return self._params(actor), value
 
-    def policy(self) -> Callable[[dict[str, Tensor]], Tensor]:
-        """The actor alone, for acting: it shares the trained storage and builds no graph."""
-        tower = self.towers.member(ACTOR)
-        head = [p.detach() for p in (self.actor.weight, self.actor.bias, self.log_std.value)]
-        return torch.inference_mode()(lambda obs: self._params(tower(self._features(obs)), *head))
+    def policy(self, obs: dict[str, Tensor]) -> Tensor:
+        """The actor alone, for acting."""
+        return self._params(self.towers.member(ACTOR, self._features(obs)))
 
     def _features(self, obs: dict[str, Tensor]) -> Tensor:
         parts = [encoder(obs[name]) for name, encoder in self.encoders.items()] if self.images else []
         parts += [obs[name].flatten(1) for name in self.vectors]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
-    def _params(self, actor: Tensor, weight: Tensor, bias: Tensor, log_std: Tensor) -> Tensor:
-        params = functional.linear(actor, weight, bias)
+    def _params(self, actor: Tensor) -> Tensor:
+        params, log_std = functional.linear(actor, self.actor.weight, self.actor.bias), self.log_std.value
         return torch.cat([params, log_std.expand(len(params), -1)], -1) if len(log_std) else params
 
 
@@ -90,12 +88,21 @@ class Minibatch(NamedTuple):
         return Minibatch({name: obs[index] for name, obs in self.obs.items()}, *(field[index] for field in self[1:]))
 
 
-class Outcome(NamedTuple):
+class Losses(NamedTuple):
     """What one share of a minibatch came to."""
 
+    loss: Tensor
     policy_loss: Tensor
     value_loss: Tensor
     log_prob: Tensor
+
+
+class Outcome(NamedTuple):
+    """What one optimiser step came to."""
+
+    shares: list[Losses]
+    gradient: Tensor  # one vector
+    grad_norm: Tensor
 
 
 class PPO(Agent):
@@ -147,7 +154,6 @@ class PPO(Agent):
         self.net.to(hardware.device)
         scale = LossScale() if hardware.precision == "fp16" else None
         self.optimiser = Adam(dict(self.net.named_parameters()), eps=adam_eps, max_norm=max_grad_norm, scale=scale)
-        self.policy = self.net.policy()
         self.learning_rate = linear(learning_rate, final_learning_rate, horizon, warmup_steps)
         self.minibatch_size, self.epochs, self.accumulate = minibatch_size, epochs, accumulate
         self.discount, self.trace_decay = discount, trace
@@ -155,6 +161,8 @@ class PPO(Agent):
         self.entropy, self.value_coefficient, self.normalise_advantage = entropy, value_coefficient, normalise_advantage
         self.low, self.high = (np.array(bound, np.float32) for bound in (spaces.action.low, spaces.action.high))
         self.loss = hardware.compiled(self._loss)
+        self.optimise = hardware.recorded(self._optimise, self.optimiser.held())
+        self.choose = hardware.recorded(self._choose, list(self.net.parameters()))
         self._first: dict[str, Mapping[str, Tensor]] = {}
 
     # -- Acting --------------------------------------------------------------------------------------------------------
@@ -165,16 +173,17 @@ class PPO(Agent):
     def act_noise(self, key: Key, ticks: int, num_envs: int) -> Arrays:
         return {"action": self.family.noise(key, (ticks, num_envs))}
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def act(self, now: Step, carry: Carry, noise: Arrays, greedy: bool = False) -> tuple[np.ndarray, Carry, dict[str, Rows]]:
-        with self.hardware.autocast():
-            params = self.policy(self.hardware.to_device(now.obs))
-        if greedy:
-            action = self.family.mode(params)
-        else:
-            action = self.family.sample(params, self.hardware.to_device(noise["action"]))
-        chosen = action.cpu().numpy()
+        given = (now.obs,) if greedy else (now.obs, noise["action"])
+        chosen = self.choose(*map(self.hardware.to_device, given)).cpu().numpy()
         return self._to_space(chosen), carry, {"rollout": Rows({"action": chosen})}
+
+    def _choose(self, obs: dict[str, Tensor], *noise: Tensor) -> Tensor:
+        """Actions drawn by the noise; without any the best ones."""
+        with self.hardware.autocast():
+            params = self.net.policy(obs)
+        return self.family.sample(params, *noise) if noise else self.family.mode(params)
 
     def _to_space(self, action: np.ndarray) -> np.ndarray:
         """Continuous actions are clipped where they leave the agent; learning sees them as they were drawn."""
@@ -191,38 +200,33 @@ class PPO(Agent):
         rows = batches["rollout"]["reward"].size
         return {"order": np.stack([key(epoch).permutation(rows) for epoch in range(self.epochs)])}
 
+    @torch.no_grad()
     def learn(self, batches: Mapping[str, Any], noise: Mapping[str, Any], step: int) -> tuple[dict[str, Any], dict[str, Any]]:
         rollout, valid, metrics = self._prepare(batches["rollout"])
-        rate = self.learning_rate(step)
-        self._first = {}
-        outcomes: list[Outcome] = []
-        norms: list[Tensor] = []
+        rate, outcomes = self.learning_rate(step), list[Outcome]()
         for epochs, order in enumerate(noise["order"], start=1):  # noqa: B007
             shuffled = rollout.rows(order[valid[order]])
             minibatches = _split(shuffled, -(-len(shuffled.action) // self.minibatch_size))
-            latest: list[Outcome] = []
-            for minibatch in minibatches:
-                shares, norm = self._optimise(minibatch, rate)
-                latest += shares
-                norms.append(norm)
+            latest = [self.optimise(minibatch, self.optimiser.pace(rate)) for minibatch in minibatches]
             outcomes += latest
-            log_ratio = torch.cat([outcome.log_prob for outcome in latest]) - shuffled.log_prob
+            log_ratio = torch.cat([share.log_prob for outcome in latest for share in outcome.shares]) - shuffled.log_prob
             ratio = log_ratio.exp()
             divergence = (ratio - 1 - log_ratio).mean()
             if self.target_kl is not None and divergence > self.target_kl:
                 break
+        losses = [share for outcome in outcomes for share in outcome.shares]
+        self._first = {"losses": losses[0]._asdict(), "gradients": self.optimiser.named(outcomes[0].gradient)}
         metrics |= {
-            "ppo/policy_loss": torch.stack([outcome.policy_loss for outcome in outcomes]).mean(),
-            "ppo/value_loss": torch.stack([outcome.value_loss for outcome in outcomes]).mean(),
+            "ppo/policy_loss": torch.stack([share.policy_loss for share in losses]).mean(),
+            "ppo/value_loss": torch.stack([share.value_loss for share in losses]).mean(),
             "ppo/approx_kl": divergence,
             "ppo/clip_fraction": ((ratio - 1).abs() > self.clip).float().mean(),
-            "ppo/grad_norm": torch.stack(norms).mean(),
+            "ppo/grad_norm": torch.stack([outcome.grad_norm for outcome in outcomes]).mean(),
             "ppo/learning_rate": rate,
             "ppo/epochs": epochs,
         }
         return metrics, {}
 
-    @torch.no_grad()
     def _prepare(self, batch: Mapping[str, Any]) -> tuple[Minibatch, Tensor, dict[str, Any]]:
         """The rollout's rows, flat; which of them are transitions; and the metrics of the policy that acted."""
         length, num_envs = batch["reward"].shape
@@ -245,23 +249,21 @@ class PPO(Agent):
         log_prob, units = self.family.log_prob(params, action), 1.0 / self.value_scale
         return Minibatch(inputs, action, log_prob, advantage, target * units, value * units), valid, metrics
 
-    def _optimise(self, minibatch: Minibatch, rate: float) -> tuple[list[Outcome], Tensor]:
-        """One optimiser step, its gradient accumulated over `accumulate` shares of the minibatch."""
+    def _optimise(self, minibatch: Minibatch, pace: Tensor) -> Outcome:
+        """One optimiser step in place, its gradient accumulated over `accumulate` shares of the minibatch."""
         if self.normalise_advantage:
             variance, mean = torch.var_mean(minibatch.advantage, correction=0)
             minibatch = minibatch._replace(advantage=(minibatch.advantage - mean) / (variance.sqrt() + 1e-8))
-        shares = _split(minibatch, min(self.accumulate, len(minibatch.action)))
-        outcomes = []
-        for share in shares:
-            loss, outcome = self.loss(share)
-            self.optimiser.backward(loss if len(shares) == 1 else loss * (len(share.action) / len(minibatch.action)))
-            outcomes.append(outcome)
-        if not self._first:
-            losses = {"loss": loss.detach(), **outcome._asdict()}
-            self._first = {"losses": losses, "gradients": self.optimiser.gradients()}
-        return outcomes, self.optimiser.step(rate)
+        losses, gradients = [], []
+        for share in _split(minibatch, min(self.accumulate, len(minibatch.action))):
+            with torch.enable_grad():
+                losses.append(self.loss(share))
+                weight = len(share.action) / len(minibatch.action)
+                gradients.append(self.optimiser.gradient(losses[-1].loss if weight == 1 else losses[-1].loss * weight))
+        gradient = sum(gradients[1:], start=gradients[0])
+        return Outcome(losses, gradient, self.optimiser.move(gradient, pace))
 
-    def _loss(self, batch: Minibatch) -> tuple[Tensor, Outcome]:
+    def _loss(self, batch: Minibatch) -> Losses:
         with self.hardware.autocast():
             params, value = self.net(batch.obs)
         log_prob = self.family.log_prob(params, batch.action)
@@ -273,7 +275,7 @@ class PPO(Agent):
         loss = policy_loss.add(value_loss, alpha=self.value_coefficient)
         if self.entropy:
             loss = loss - self.entropy * self.family.entropy(params).mean()
-        return loss, Outcome(policy_loss.detach(), value_loss.detach(), log_prob.detach())
+        return Losses(loss, policy_loss, value_loss, log_prob)
 
     def _value_loss(self, value: Tensor, batch: Minibatch) -> Tensor:
         if self.value_clip is None:

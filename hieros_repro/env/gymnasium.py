@@ -1,5 +1,6 @@
 """Any Gymnasium environment, by id."""
 
+import copy
 import difflib
 import importlib
 import os
@@ -27,8 +28,13 @@ class Gymnasium(Env):
         if render:  # off screen, and without a greeting
             os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
             os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-        limit: dict[str, Any] = {} if length is None else {"max_episode_steps": length}
-        self.env = gymnasium.make(id, disable_env_checker=True, **limit, **mode, **kwargs)
+        module, _, name = id.rpartition(":")
+        if module:
+            importlib.import_module(module)
+        spec = copy.deepcopy(gymnasium.spec(name))
+        self._limit = length or spec.max_episode_steps  # kept here: every wrapper costs a call per step
+        spec.max_episode_steps, spec.order_enforce = None, False
+        self.env = gymnasium.make(spec, disable_env_checker=True, **mode, **kwargs)
         observation, self._read = _observation(self.env.observation_space)
         self.spaces = Spaces(observation, _action(self.env.action_space))
         self._offset = getattr(self.env.action_space, "start", 0)
@@ -56,11 +62,13 @@ class Gymnasium(Env):
             yield Fault("id", f"{id!r} needs a package that is not installed: {error}")
 
     def reset(self, seed: int) -> dict[str, np.ndarray]:
+        self._steps = 0
         return self._read(self.env.reset(seed=seed)[0])
 
     def step(self, action: np.ndarray | int) -> Outcome:
         obs, reward, terminated, truncated, _ = self.env.step(action + self._offset if self._shift else action)
-        return self._read(obs), float(reward), bool(terminated), bool(truncated)
+        self._steps += 1
+        return self._read(obs), float(reward), bool(terminated), bool(truncated) or self._steps == self._limit
 
     def render(self) -> np.ndarray:
         return np.asarray(self.env.render())

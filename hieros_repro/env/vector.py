@@ -31,7 +31,8 @@ class Vector:
         self.num_envs = num_envs
         self.finished: list[Episode] = []  # since somebody last took them
         self._seeds = seeds
-        self._plain = self.spaces.action.kind == "discrete"
+        self._shapes = {name: (num_envs, *space.shape) for name, space in self.spaces.observation.items()}
+        self._dtypes = {name: space.dtype for name, space in self.spaces.observation.items()}
         self._episodes = [0] * num_envs  # true resets so far
         self._reset_seeds = [0] * num_envs
         self._actions: list[list[Any]] = [[] for _ in range(num_envs)]
@@ -51,7 +52,7 @@ class Vector:
         assert before is not None, "reset() comes first"
         obs, reward, _, is_last, is_terminal = after
         ended = before.is_last.tolist()
-        for i, chosen in enumerate(action.tolist() if self._plain else action):
+        for i, chosen in enumerate(action):
             if ended[i]:
                 self._start(i, after)
                 continue
@@ -84,10 +85,8 @@ class Vector:
         self._reset_seeds[i], self._actions[i], self._scores[i] = seed, [], 0.0
 
     def _blank(self) -> Step:
-        count = self.num_envs
-        flags = np.zeros((3, count), bool)
-        obs = {name: np.empty((count, *space.shape), space.dtype) for name, space in self.spaces.observation.items()}
-        return Step(obs, np.zeros(count, np.float32), *flags)
+        obs = {name: np.empty(shape, self._dtypes[name]) for name, shape in self._shapes.items()}
+        return Step(obs, np.zeros(self.num_envs, np.float32), *np.zeros((3, self.num_envs), bool))
 
     # -- State ---------------------------------------------------------------------------------------------------------
 
@@ -128,7 +127,7 @@ class Vector:
     def _replay(self, i: int, seed: int, actions: np.ndarray, row: Step) -> None:
         seen = self.envs[i].reset(seed)
         self._reset_seeds[i], self._actions[i] = seed, []
-        for chosen in actions.tolist() if self._plain else actions:
+        for chosen in actions:
             seen = self.envs[i].step(chosen)[0]
             self._actions[i].append(chosen)
         for name, value in seen.items():

@@ -1,15 +1,18 @@
 """Where and how precisely a run computes. What the machine cannot do is an error, never a silent other choice."""
 
 import contextlib
+import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hieros_repro.determinism import numerics
+from hieros_repro.hardware.recording import Recorded
 from hieros_repro.records import Count, Fault, UserError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -22,7 +25,7 @@ class Hardware:
     device: Literal["cpu", "cuda", "tpu"]
     precision: Literal["fp32", "bf16", "fp16"]
     threads: Count
-    compile: Literal["default", "reduce-overhead", "max-autotune"] | None
+    compile: Literal["record", "default", "reduce-overhead", "max-autotune"] | None
     ranks: Count
 
     @classmethod
@@ -32,6 +35,8 @@ class Hardware:
             yield Fault("device", f"'cuda' was asked for, but this machine offers {_available()}; use hardware=cpu")
         if device == "tpu" and _accelerator() != "tpu":
             yield Fault("device", f"'tpu' was asked for, but this machine offers {_available()}; a TPU needs the extra [tpu]")
+        if compile == "record" and device != "cpu":
+            yield Fault("compile", f"'record' is for the CPU; on {device!r} use null or a mode of torch.compile")
         cores = os.cpu_count() or 1
         if threads > cores:
             yield Fault("threads", f"{threads} is more than this machine's {cores} cores")
@@ -43,6 +48,8 @@ class Hardware:
         torch.set_num_threads(self.threads)
         if torch.get_num_threads() != self.threads:
             raise UserError(f"hardware.threads={self.threads}: torch kept {torch.get_num_threads()} threads")
+        gc.unfreeze()
+        gc.freeze()  # the garbage collector need not walk again through all that has been imported
 
     def numerics(self) -> dict[str, Any]:
         return numerics.numerics(self.device, self.precision, self.compile, self.ranks)
@@ -61,9 +68,15 @@ class Hardware:
             return contextlib.nullcontext()
         return torch.autocast(self.device, dtype=PRECISIONS[self.precision])
 
+    def recorded(self, function: Callable[..., Any], held: Sequence[Tensor]) -> Callable[..., Any]:
+        """With compile=record a faster form of a function of tensors, same bits. `held`: what it reads or changes besides."""
+        if self.compile != "record" or self.precision == "fp16":  # fp16's loss scale decides on the host
+            return function
+        return Recorded(function, held)
+
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Compile wraps pure code from outside; without a mode the function is left alone."""
-        if self.compile is None:
+        """Compile wraps pure code from outside; without a mode of torch.compile the function is left alone."""
+        if self.compile in (None, "record"):
             return function
         import torch._inductor.config
 

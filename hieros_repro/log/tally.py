@@ -18,7 +18,7 @@ class Tally:
 
     def pay(self, reward: np.ndarray, steps: int) -> None:
         """One tick: the rewards as the environments paid them, of `steps` transitions."""
-        self._reward += float(reward.sum(dtype=np.float64))
+        self._reward += sum(reward.tolist())
         self._steps += steps
 
     def ended(self, episodes: Iterable[Episode]) -> None:
@@ -38,7 +38,7 @@ class Tally:
         return row
 
     def state(self) -> Tree:
-        return [self._reward, self._steps, self._lengths, self._scores]
+        return [self._reward, self._steps, list(self._lengths), list(self._scores)]
 
     def load(self, state: Tree) -> None:
         self._reward, self._steps, lengths, scores = state

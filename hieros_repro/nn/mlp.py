@@ -1,6 +1,7 @@
 """Dense layers and stacks of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,23 @@ from torch.nn import functional
 from hieros_repro.determinism.keys import Key
 from hieros_repro.nn.init import Fillable, orthogonal
 
-ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "silu": functional.silu, "elu": functional.elu}
+
+class Tanh(torch.autograd.Function):
+    """tanh x = 2 / (1 + exp(-2 x)) - 1. On a CPU torch's logistic function takes a fifth of its tanh, but for a few numbers."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        large = x.device.type == "cpu" and x.numel() > 4096
+        y = torch.sigmoid(x + x).mul_(2.0).sub_(1.0) if large else torch.tanh(x)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return torch.ops.aten.tanh_backward(gradient, *ctx.saved_tensors)
+
+
+ACTIVATIONS = {"tanh": Tanh.apply, "relu": torch.relu, "silu": functional.silu, "elu": functional.elu}
 
 
 class Linear(Fillable):
@@ -78,13 +95,8 @@ class Towers(nn.Module):
             y = self.activation(torch.baddbmm(bias, y, weight))
         return y.unbind(0)
 
-    def member(self, index: int) -> Callable[[Tensor], Tensor]:
-        """One tower alone, without gradients. It shares the trained storage, so it is always up to date."""
-        pairs = [(weight[index].detach(), bias[index].detach()) for weight, bias in self.pairs]
-
-        def evaluate(x: Tensor) -> Tensor:
-            for weight, bias in pairs:
-                x = self.activation(torch.addmm(bias, x, weight))
-            return x
-
-        return evaluate
+    def member(self, index: int, x: Float[Tensor, "B I"]) -> Float[Tensor, "B O"]:
+        """One tower alone."""
+        for weight, bias in self.pairs:
+            x = self.activation(torch.addmm(bias[index], x, weight[index]))
+        return x

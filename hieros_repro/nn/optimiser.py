@@ -58,49 +58,74 @@ class Adam:
         weight_decay: float = 0.0,
         scale: LossScale | None = None,
     ):
+        self.parameters = dict(parameters)
         self.flat = Flat(parameters)
         self.betas, self.eps, self.max_norm, self.weight_decay, self.scale = betas, eps, max_norm, weight_decay, scale
         self.mean = torch.zeros_like(self.flat.values)
         self.square = torch.zeros_like(self.flat.values)
         self.steps = 0
 
+    # As pure functions, but for moving in place: what may be recorded.
+
+    def gradient(self, loss: Tensor) -> Tensor:
+        """The loss's gradient as one vector, multiplied by the loss scale."""
+        scaled = loss if self.scale is None else loss * self.scale.value
+        grads = torch.autograd.grad(scaled, list(self.parameters.values()), allow_unused=True, materialize_grads=True)
+        return torch.cat([grad.reshape(-1) for grad in grads])
+
+    def pace(self, learning_rate: float) -> Tensor:
+        """Counts a step, and gives its numbers as data: step size, eps, decay."""
+        self.steps += 1
+        (b1, b2), t = self.betas, self.steps
+        root = (1 - b2**t) ** 0.5  # taken out of the denominator, which saves an operation on every parameter
+        numbers = (-learning_rate * root / (1 - b1**t), self.eps * root, 1 - learning_rate * self.weight_decay)
+        return torch.tensor(numbers, dtype=self.flat.values.dtype, device=self.flat.values.device)
+
+    @torch.no_grad()
+    def move(self, gradient: Tensor, pace: Tensor) -> Tensor:
+        """One step along a gradient. Returns its norm before clipping."""
+        if self.scale is not None:
+            gradient = gradient / self.scale.value
+        norm = torch.linalg.vector_norm(gradient)
+        if self.scale is not None:
+            finite = bool(torch.isfinite(norm))
+            self.scale.update(finite)
+            if not finite:
+                self.steps -= 1
+                return norm
+        if self.max_norm is not None:
+            gradient = gradient * (self.max_norm / (norm + 1e-6)).clamp(max=1.0)
+        size, eps, decay = pace.unbind()
+        self.mean.lerp_(gradient, 1 - self.betas[0])
+        self.square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
+        if self.weight_decay:
+            self.flat.values.mul_(decay)
+        self.flat.values.addcdiv_(self.mean * size, self.square.sqrt().add_(eps))
+        return norm
+
+    # The same with gradients that accumulate in the parameters.
+
     def backward(self, loss: Tensor) -> None:
         """Adds the loss's gradient to what has accumulated since the last step."""
         (loss if self.scale is None else loss * self.scale.value).backward()
 
-    @torch.no_grad()
     def step(self, learning_rate: float) -> Tensor:
         """One step from the accumulated gradients, which are cleared. Returns their norm before clipping."""
-        grads = self.flat.grads
-        if self.scale is not None:
-            grads.div_(self.scale.value)
-        norm = torch.linalg.vector_norm(grads)
-        finite = self.scale is None or bool(torch.isfinite(norm))
-        if finite:
-            if self.max_norm is not None:
-                grads.mul_((self.max_norm / (norm + 1e-6)).clamp_(max=1.0))
-            self._move(grads, learning_rate)
-        if self.scale is not None:
-            self.scale.update(finite)
-        grads.zero_()
+        norm = self.move(self.flat.grads, self.pace(learning_rate))
+        self.flat.grads.zero_()
         return norm
-
-    def _move(self, grads: Tensor, learning_rate: float) -> None:
-        self.steps += 1
-        (b1, b2), t = self.betas, self.steps
-        self.mean.lerp_(grads, 1 - b1)
-        self.square.mul_(b2).addcmul_(grads, grads, value=1 - b2)
-        if self.weight_decay:
-            self.flat.values.mul_(1 - learning_rate * self.weight_decay)
-        root = (1 - b2**t) ** 0.5  # taken out of the denominator, which saves an operation on every parameter
-        self.flat.values.addcdiv_(
-            self.mean, self.square.sqrt().add_(self.eps * root), value=-learning_rate * root / (1 - b1**t)
-        )
 
     def gradients(self) -> dict[str, Tensor]:
         """A copy of the accumulated gradients, by name."""
-        copy = self.flat.grads.clone()
-        return {name: copy[span].view(shape) for name, span, shape in self.flat.layout}
+        return self.named(self.flat.grads.clone())
+
+    def named(self, vector: Tensor) -> dict[str, Tensor]:
+        """The pieces of a flat vector, by parameter."""
+        return {name: vector[span].view(shape) for name, span, shape in self.flat.layout}
+
+    def held(self) -> list[Tensor]:
+        """Every tensor that a step reads or changes."""
+        return [*self.parameters.values(), self.flat.values, self.mean, self.square]
 
     def state(self) -> dict[str, Any]:
         scale = None if self.scale is None else [self.scale.value, self.scale.good]

@@ -1,11 +1,11 @@
 """Which machine ran it, and with which packages."""
 
-import importlib.metadata
 import os
 import platform
 import re
 import shutil
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,10 @@ def machine() -> dict[str, Any]:
 
 
 def packages() -> dict[str, str]:
-    """Every installed distribution and its version."""
-    found = {}
-    for distribution in importlib.metadata.distributions():
-        name = distribution.metadata["Name"]
-        if name:
-            found[normalised(name)] = distribution.version
-    return dict(sorted(found.items()))
+    """Every installed distribution and its version, from the names of their folders: reading their files takes longer."""
+    folders = (path for place in reversed(sys.path) if Path(place).is_dir() for path in Path(place).glob("*-*.dist-info"))
+    named = (path.name.removesuffix(".dist-info").rpartition("-") for path in folders)
+    return dict(sorted((normalised(name), version) for name, _, version in named))
 
 
 def lock() -> dict[str, str]:

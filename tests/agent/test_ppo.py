@@ -141,10 +141,10 @@ def test_the_surrogate_with_one_bound_is_the_textbooks_min(advantage, ratio, cli
     minibatch = _prepared(agent)
     one = minibatch.rows(slice(0, 1))
     with torch.no_grad():
-        new = agent._loss(one)[1].log_prob
+        new = agent._loss(one).log_prob
     one = one._replace(advantage=torch.tensor([advantage]), log_prob=new - math.log(max(ratio, 1e-6)))
     expected = -min(max(ratio, 1e-6) * advantage, min(max(ratio, 1 - clip), 1 + clip) * advantage)
-    assert agent._loss(one)[0].item() == pytest.approx(expected, rel=2e-5, abs=2e-5)
+    assert agent._loss(one).loss.item() == pytest.approx(expected, rel=2e-5, abs=2e-5)
 
 
 # -- What takes part -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,155 @@
+"""Recording the operations of a pure function of tensors, to run them again without Python and without autograd.
+
+Small networks on a CPU cost their overhead, not their arithmetic. A function is run once per signature (shapes and types of
+what it is given) while every operation that reaches a kernel is noted, those of its backward pass included. The notes become
+a TorchScript graph: the same kernels in the same order, so the same bits, which is checked once before a recording is used.
+
+What cannot be recorded is refused by name: a value read back into Python, a random draw, a tensor that was not handed in.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map_only
+
+
+class Recorded:
+    """`function`, recorded per signature. `held`: tensors it reads or changes in place besides its arguments."""
+
+    def __init__(self, function: Callable[..., Any], held: Sequence[Tensor] = ()):
+        self._function = function
+        self._originals = list(held)
+        self._held = [tensor.detach() for tensor in held]
+        self._recordings: dict[Any, tuple[Callable[..., Any], Any]] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        given = _tensors(arguments, [])
+        signature = tuple([(tensor.shape, tensor.dtype) for tensor in given])
+        if signature not in self._recordings:
+            self._recordings[signature], outputs = self._record(arguments, given)
+        else:
+            outputs = _as_it_is(self._recordings[signature][0], self._held + given)
+        return _rebuild(self._recordings[signature][1], iter(outputs))
+
+    @torch.no_grad()
+    def _record(self, arguments: Any, given: list[Tensor]) -> tuple[tuple[Callable[..., Any], Any], Sequence[Tensor]]:
+        """The recording, and what it gave: like the function it was run once, and changed once what is held."""
+        before = [tensor.clone() for tensor in self._held]
+        with _Tape() as tape, torch.enable_grad():
+            result = self._function(*arguments)
+        outputs = _tensors([result], [])
+        expected = [tensor.detach().clone() for tensor in outputs + self._held]
+        for tensor, value in zip(self._held, before, strict=True):
+            tensor.copy_(value)
+        replay = _replayer(tape.notes, self._originals + given, outputs)
+        inputs = [*self._held, *(tensor.detach() for tensor in given)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about sizes and numbers becoming constants, which is what a signature is for
+            graph = torch.jit.trace(replay, tuple(inputs), check_trace=False)
+        for tensor, value in zip(self._held, before, strict=True):  # tracing ran it too
+            tensor.copy_(value)
+        found = _as_it_is(graph, inputs)
+        if not all(_same_bits(a, b) for a, b in zip(expected, [*found, *self._held], strict=True)):
+            raise RuntimeError(f"the recording of {self._function!r} gives other bits than the function: use compile=null")
+        return (graph, result), found
+
+
+class _Tape(TorchDispatchMode):
+    """Notes every operation below autograd."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[tuple[Any, Any, Any, Any]] = []
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else entering the mode imports the compiler, which takes a second
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise ValueError(f"{func} draws random numbers: noise is handed over as data")
+        if torch.Tag.data_dependent_output in func.tags:
+            raise ValueError(f"{func} reads a value back into Python, where a recording cannot follow: use compile=null")
+        result = func(*args, **(kwargs or {}))
+        self.notes.append((func, args, kwargs or {}, result))
+        return result
+
+
+class _Slot(int):
+    """The place of a tensor among all that a recording has handled."""
+
+
+def _replayer(notes: list[Any], inputs: list[Tensor], outputs: list[Tensor]) -> Callable[..., Any]:
+    """A function that does what was noted, on other inputs."""
+    slots = {id(tensor): _Slot(number) for number, tensor in enumerate(inputs)}
+
+    def place(tensor: Tensor) -> _Slot:
+        if id(tensor) not in slots:
+            raise ValueError(f"a recorded function read a tensor {list(tensor.shape)} that is neither an argument nor held")
+        return slots[id(tensor)]
+
+    steps = []
+    for func, args, kwargs, result in notes:
+        if func is torch.ops.aten.detach.default:  # means something to autograd only
+            slots[id(result)] = place(args[0])
+            continue
+        where = tree_map_only(Tensor, place, (args, kwargs))
+        made = [slots.setdefault(id(t), _Slot(len(slots))) for t in tree_iter(result) if isinstance(t, Tensor)]
+        steps.append((func, *where, made))
+    last = [place(tensor) for tensor in outputs]
+
+    def replay(*values: Tensor) -> tuple[Tensor, ...]:
+        known: dict[int, Tensor] = dict(enumerate(values))
+        for func, args, kwargs, made in steps:
+            result = func(*_filled(args, known), **dict(zip(kwargs, _filled(kwargs.values(), known), strict=True)))
+            tensors = [result] if isinstance(result, Tensor) else [t for t in result if isinstance(t, Tensor)]
+            known.update(zip(made, tensors, strict=True))
+        return tuple(known[slot] for slot in last)
+
+    return replay
+
+
+def _filled(arguments: Iterable[Any], known: Mapping[int, Tensor]) -> list[Any]:
+    """Arguments of an operation with tensors in their slots."""
+    return [known[a] if type(a) is _Slot else _filled(a, known) if type(a) in (list, tuple) else a for a in arguments]
+
+
+def _as_it_is(graph: Callable[..., Any], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Runs a graph's operations as they stand. Optimising them would gain nothing and cost a warm-up per signature."""
+    before = torch._C._get_graph_executor_optimize()
+    torch._C._set_graph_executor_optimize(False)
+    try:
+        return graph(*inputs)
+    finally:
+        torch._C._set_graph_executor_optimize(before)
+
+
+def _tensors(tree: Any, found: list[Tensor]) -> list[Tensor]:
+    """The tensors of nested tuples, lists and dicts, in order."""
+    for child in tree.values() if type(tree) is dict else tree:
+        if isinstance(child, Tensor):
+            found.append(child)
+        else:
+            _tensors(child, found)
+    return found
+
+
+def _rebuild(shape: Any, tensors: Iterator[Tensor]) -> Any:
+    """The same nest with other tensors."""
+    if isinstance(shape, Tensor):
+        return next(tensors)
+    if type(shape) is dict:
+        return {name: _rebuild(child, tensors) for name, child in shape.items()}
+    children = [_rebuild(child, tensors) for child in shape]
+    return type(shape)(*children) if hasattr(shape, "_fields") else type(shape)(children)
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    """Equal, NaN included."""
+    return (
+        a.dtype == b.dtype and torch.equal(a.nan_to_num(nan=7.25), b.nan_to_num(nan=7.25)) and torch.equal(a.isnan(), b.isnan())
+    )

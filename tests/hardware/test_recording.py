@@ -1,0 +1,115 @@
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hieros_repro.determinism.keys import Key
+from hieros_repro.hardware import recording
+from hieros_repro.hardware.recording import Recorded
+from tests.runs import facts, run, unequal_files
+
+
+class Pair(NamedTuple):
+    obs: dict[str, Tensor]
+    target: Tensor
+
+
+def draw(*shape: int, name: str = "x") -> Tensor:
+    return torch.from_numpy(Key(0)("data", name, *shape).normal(shape))
+
+
+def pair(rows: int, name: str = "x") -> Pair:
+    return Pair({"vector": draw(rows, 3, name=name)}, draw(rows, 2, name=name + "t"))
+
+
+class Model:
+    """One gradient step on a small network, in place."""
+
+    def __init__(self) -> None:
+        self.weight = torch.nn.Parameter(draw(2, 3, name="w"))
+        self.calls = 0
+
+    def step(self, batch: Pair, rate: Tensor) -> dict[str, Tensor | list[Tensor]]:
+        self.calls += 1
+        with torch.enable_grad():
+            loss = functional.mse_loss(torch.tanh(functional.linear(batch.obs["vector"], self.weight)), batch.target)
+            (gradient,) = torch.autograd.grad(loss, [self.weight])
+        with torch.no_grad():
+            self.weight.sub_(gradient * rate)
+        return {"loss": loss, "more": [gradient, loss * 2]}
+
+
+def test_a_recording_steps_as_the_function_does_bit_for_bit():
+    plain, fast = Model(), Model()
+    recorded = Recorded(fast.step, [fast.weight])
+    for number in range(5):
+        batch, rate = pair(4 + number % 2, f"x{number}"), torch.tensor(0.1 * (number + 1))
+        expected, found = plain.step(batch, rate), recorded(batch, rate)
+        assert torch.equal(plain.weight, fast.weight)
+        assert torch.equal(expected["loss"], found["loss"]) and torch.equal(expected["more"][0], found["more"][0])
+        assert not found["loss"].requires_grad and type(found["more"]) is list
+    assert fast.calls == 2  # once for each signature
+
+
+def test_the_first_call_changes_what_is_held_once():
+    model, twin = Model(), Model()
+    Recorded(model.step, [model.weight])(pair(4), torch.tensor(0.5))
+    twin.step(pair(4), torch.tensor(0.5))
+    assert torch.equal(model.weight, twin.weight)
+
+
+def test_another_shape_or_type_is_recorded_anew():
+    seen = []
+    recorded = Recorded(lambda x: (seen.append(x.dtype), x + 1)[1])
+    for x in (torch.ones(2), torch.zeros(2), torch.ones(3), torch.ones(2, dtype=torch.float64)):
+        assert torch.equal(recorded(x), x + 1)
+    assert seen == [torch.float32, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize(
+    "function, said",
+    [
+        (lambda x: x * x.sum().item(), "reads a value back"),
+        (lambda x: x + torch.rand(3), "noise is handed over as data"),
+        (lambda x: torch.nn.functional.dropout(x, 0.5), "noise is handed over as data"),
+    ],
+)
+def test_what_a_recording_could_not_repeat_is_refused(function, said):
+    with pytest.raises(ValueError, match=said):
+        Recorded(function)(torch.ones(3))
+
+
+def test_a_tensor_that_was_not_handed_in_is_refused():
+    hidden = torch.ones(3, 7)
+    with pytest.raises(ValueError, match=r"read a tensor \[3, 7\] that is neither an argument nor held"):
+        Recorded(lambda x: x @ hidden)(torch.ones(2, 3))
+    assert torch.equal(Recorded(lambda x: x @ hidden, [hidden])(torch.ones(2, 3)), torch.full((2, 7), 3.0))
+
+
+def test_a_recording_with_other_bits_is_refused(monkeypatch):
+    honest = recording._as_it_is
+    monkeypatch.setattr(recording, "_as_it_is", lambda graph, inputs: [t + 1e-3 for t in _listed(honest(graph, inputs))])
+    with pytest.raises(RuntimeError, match="gives other bits"):
+        Recorded(lambda x: torch.exp(x))(torch.ones(3))
+
+
+def _listed(outputs: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("agent.entropy=0.01", "agent.value_clip=0.2", "agent.accumulate=2"),
+        ("env=gymnasium", "env.id=Pendulum-v1", "env.normalise_observation=true", "agent.activation=silu"),
+        ("hardware.precision=bf16",),
+    ],
+)
+def test_a_recorded_run_and_an_eager_one_are_equal_byte_for_byte(tmp_path, overrides):
+    recorded = run(tmp_path / "recorded", *overrides, "run.steps=300")
+    eager = run(tmp_path / "eager", *overrides, "run.steps=300", "hardware.compile=null")
+    assert unequal_files(recorded, eager) == []
+    assert facts(recorded)["digests"] == facts(eager)["digests"]
+    assert (facts(recorded)["numerics"]["compile"], facts(eager)["numerics"]["compile"]) == ("record", None)

@@ -217,6 +217,8 @@ def show_checkpoint(path: Path) -> int:
     """Prints what it holds; 1 if it is damaged."""
     from hieros_repro.run import checkpoint
 
+    if not path.exists():
+        raise UserError(f"checkpoint={path}: there is no such folder")
     try:
         parts, facts = checkpoint.load(path)
     except checkpoint.Damaged as error:

@@ -115,7 +115,25 @@ def test_one_environment_that_starts_elsewhere_is_found(honest, tmp_path, monkey
     ended = [row["step"] for row in jsonl.read(honest / "episodes.jsonl") if row["env"] == 1][2]  # episodes count from 0
     steps = sorted({line["step"] for line in jsonl.read(honest / "ledger.jsonl")})
     assert component == "observation" and step == min(s for s in steps if s > ended)
-    assert "\n  vector\n" in text and "look at environment seeds" in text
+    assert "\n  vector\n" in text and "look at their seeds" in text
+
+
+def test_a_reward_paid_otherwise_is_found_where_it_was_paid(honest, tmp_path, monkeypatch):
+    from hieros_repro.env.vector import Vector
+
+    step_of, ticks = Vector.step, []
+
+    def overpaid(self, action):
+        row = step_of(self, action)
+        if self.num_envs == 2 and row.obs["vector"].shape[0] == 2:
+            ticks.append(1)
+            if len(ticks) == 50:
+                row.reward[1] += 0.5
+        return row
+
+    monkeypatch.setattr(Vector, "step", overpaid)
+    _, _, component, text = first_difference(honest, run(tmp_path / "run", "run.eval_every=0"))
+    assert component == "observation" and "\n  step.reward\n" in text and "\n  vector\n" not in text
 
 
 def test_another_learning_rate_is_found_where_it_acts_and_explained(honest, tmp_path):

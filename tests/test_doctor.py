@@ -120,8 +120,8 @@ def test_a_damaged_checkpoint_is_seen(monkeypatch, capsys, saved, tmp_path):
 
 
 def test_a_checkpoint_that_is_not_there_is_named(monkeypatch, capsys, tmp_path):
-    assert ask(monkeypatch, f"checkpoint={tmp_path / 'nothing'}") == 1
-    assert f"{tmp_path / 'nothing'}: there is no such checkpoint" in capsys.readouterr().out
+    assert ask(monkeypatch, f"checkpoint={tmp_path / 'nothing'}") == 2
+    assert f"checkpoint={tmp_path / 'nothing'}: there is no such folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("word", ["chekpoint=x", "checkpoint=", "x"])

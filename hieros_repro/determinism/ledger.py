@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from hieros_repro.determinism.fingerprint import Stream, combine, digest, tick_sums
+from hieros_repro.records import Step
 
 # Causal order within an entry. "weights" are the parameters acted with, before the update; "parameters" those after it.
 COMPONENTS = ("weights", "observation", "action", "batch", "noise", "losses", "gradients", "parameters")
@@ -20,7 +21,7 @@ TICKS = 4096  # latest ticks of which an entry keeps a mark each, to tell whethe
 
 MEANINGS = {
     "weights": "a parameter changed outside learning (or one run started from other weights)",
-    "observation": "the environments showed something else: look at environment seeds, versions and wrappers",
+    "observation": "the environments showed something else (or paid it): look at their seeds, versions and wrappers",
     "action": "same weights, same observations, other actions: look at exploration noise and at the acting code",
     "batch": "the same experience, but learning was shown other rows: look at selection, shuffling and loading",
     "noise": "the update was given other random numbers: look at the seed and the stream names",
@@ -100,6 +101,11 @@ class Ledger:
             for name, (position, total) in streams.items():
                 stream = self._streams[component][name] = Stream()
                 stream.position, stream.total = position, int(total, 16)
+
+
+def shown(step: Step) -> dict[str, np.ndarray]:
+    """Everything a row shows, by name."""
+    return {**step.obs, "step.reward": step.reward, "step.is_last": step.is_last, "step.is_terminal": step.is_terminal}
 
 
 def describe_all(tensors: Mapping[str, Any]) -> str:

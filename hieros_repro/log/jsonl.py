@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hieros_repro.records import UserError
+
 
 class JsonLines:
     """One JSON object a line. Floats are written so that they read back to the same bits."""
@@ -28,7 +30,7 @@ class JsonLines:
         """Forgets what was written past `offset`: lines of a future that a crash made undone."""
         size = self.offset()
         if size < offset:
-            raise ValueError(f"{self.path} has {size} bytes, fewer than the {offset} the checkpoint knows: it was changed")
+            raise UserError(f"{self.path} has {size} bytes, fewer than the {offset} the checkpoint knows: it was changed")
         self._file.truncate(offset)
         self._file.seek(0, 2)
 

@@ -8,7 +8,7 @@ import numpy as np
 from hieros_repro.agent.base import Agent
 from hieros_repro.determinism import snapshot
 from hieros_repro.determinism.keys import Key
-from hieros_repro.determinism.ledger import Ledger
+from hieros_repro.determinism.ledger import Ledger, shown
 from hieros_repro.env.vector import Vector
 from hieros_repro.env.wrapper import Normaliser
 from hieros_repro.hardware.device import Hardware
@@ -61,7 +61,7 @@ class Loop:
         if self.now is None:
             self.now = parts.normaliser(parts.envs.reset())
             self.carry = parts.agent.initial(parts.envs.num_envs)
-            self.ledger.see(self.now.obs)
+            self.ledger.see(shown(self.now))
         self.rates.start(self.step, self.update)
         self._look()  # what was due when the run was stopped
         while self.step < plan.steps:
@@ -97,7 +97,7 @@ class Loop:
         watch.lap("env")
         for name, row in rows.items():
             parts.replays[name].add(now, row, self.now)
-        self.ledger.see(self.now.obs, action)
+        self.ledger.see(shown(self.now), action)
         self.tally.pay(raw.reward, transitions)
         if parts.envs.finished:
             episodes = parts.envs.take_finished()

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from hieros_repro.log import jsonl
 from hieros_repro.log.jsonl import JsonLines
+from hieros_repro.records import UserError
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_a_cut_forgets_what_came_after_and_writing_goes_on_there(file):
 
 def test_a_file_shorter_than_the_checkpoint_knows_is_an_error_that_names_it(file):
     file.write({"step": 1})
-    with pytest.raises(ValueError, match=f"{file.path} has 12 bytes, fewer than the 99"):
+    with pytest.raises(UserError, match=f"{file.path} has 12 bytes, fewer than the 99"):
         file.cut(99)
 
 

@@ -136,7 +136,7 @@ def disk(tmp_path):
     if mounted.returncode:
         pytest.skip("a small disk needs the right to mount one")
     yield tmp_path
-    subprocess.run(["umount", tmp_path], check=True)
+    subprocess.run(["umount", "--lazy", tmp_path], check=True)
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,10 @@ class Hardware:
         torch.set_num_threads(self.threads)
         if torch.get_num_threads() != self.threads:
             raise UserError(f"hardware.threads={self.threads}: torch kept {torch.get_num_threads()} threads")
-        gc.unfreeze()
-        gc.freeze()  # the garbage collector need not walk again through all that has been imported
+        if gc.get_freeze_count():  # by the job before
+            gc.unfreeze()
+            gc.collect()
+        gc.freeze()  # the garbage collector need not walk again and again through all that has been imported
 
     def numerics(self) -> dict[str, Any]:
         return numerics.numerics(self.device, self.precision, self.compile, self.ranks)

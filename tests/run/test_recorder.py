@@ -1,4 +1,5 @@
 import errno
+import importlib.metadata
 import json
 
 import numpy as np
@@ -24,7 +25,7 @@ def test_the_account_of_a_finished_run_is_complete(finished):
     assert len(told["results"]["scores"]) == 3 == told["results"]["eval/episodes"]
     assert told["results"]["eval/score"] == pytest.approx(sum(told["results"]["scores"]) / 3)
     assert {"commit", "branch", "changed", "sources"} <= set(told["code"]) and len(told["digests"]["parameters"]) == 16
-    assert told["numerics"]["packages"]["torch"] == told["packages"]["torch"] == torch.__version__
+    assert told["numerics"]["packages"]["torch"] == told["packages"]["torch"] == importlib.metadata.version("torch")
     assert told["machine"]["cores"] >= 1 and told["nondeterministic_operations"] == []
     assert told["spaces"]["action"]["sizes"] == [2] and told["spaces"]["observation"]["vector"]["shape"] == [4]
 

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from hieros_repro.determinism.numerics import differences
 from hieros_repro.resume import Start
+from hieros_repro.run.folder import invocation
 from hieros_repro.run.loop import Loop
 
 
@@ -78,9 +79,9 @@ def end(folder: Path, results: Mapping[str, Any]) -> str:
         f"run folder  {folder}",
         "next        " + f"\n{'':<12}".join(
             [
-                f"python -m hieros_repro.evaluate run={folder}",
-                f"python -m hieros_repro.verify claim=same_seed run={folder}",
-                f"python -m hieros_repro.train resume={folder} run.steps={2 * results['step']}",
+                f"{invocation('evaluate')} run={folder}",
+                f"{invocation('verify')} claim=same_seed run={folder}",
+                f"{invocation('train')} resume={folder} run.steps={2 * results['step']}",
             ]
         ),
     ]  # fmt: skip

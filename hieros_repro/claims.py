@@ -203,7 +203,7 @@ def _environment(changes: Mapping[str, str]) -> dict[str, str]:
     own = ("HIEROS_RESTARTED", "PYTHONHASHSEED", "CUBLAS_WORKSPACE_CONFIG", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
            "OPENBLAS_NUM_THREADS")  # fmt: skip
     kept = {name: value for name, value in os.environ.items() if name not in own}
-    path = os.pathsep.join(filter(None, [str(ROOT), kept.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(ROOT), os.getcwd(), kept.get("PYTHONPATH")]))
     return {**kept, "PYTHONPATH": path, **changes}
 
 

@@ -1,6 +1,6 @@
 """How a Hydra verb starts: its help, the check of what was typed, the interpreter's environment, Hydra, the exit code.
 
-Exit codes: 0 finished, 1 failed, 2 bad input, 75 stopped and resumable.
+Exit codes: 0 finished, 1 failed, 2 bad input, 75 stopped and resumable, 130 interrupted with nothing to resume.
 """
 
 import os
@@ -26,7 +26,7 @@ from hieros_repro.check import Page, check, nearest
 from hieros_repro.determinism.settings import environment, restart_with
 from hieros_repro.records import ConfigError, Failed, Fault, Stopped, UserError
 
-FINISHED, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 75
+FINISHED, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
 PACKAGE = Path(__file__).resolve().parent
 LAUNCHERS = {"joblib": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}
 
@@ -57,6 +57,8 @@ def run(verb: Verb) -> None:
     asking = arguments.cfg or arguments.info or arguments.shell_completion or arguments.hydra_help
     sweep = None
     try:
+        if arguments.multirun and verb.config_name != "train":
+            raise UserError(f"-m sweeps over runs of train; {verb.config_name} takes one at a time")
         if not asking:
             sweep = prepare(verb, arguments.overrides, arguments.multirun, arguments.config_dir)
         sys.exit(_hydra(verb, single=not (asking or arguments.multirun)))
@@ -66,6 +68,9 @@ def run(verb: Verb) -> None:
     except UserError as error:
         _complain(error)
         sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     finally:
         if sweep is not None:
             from hieros_repro.summary import table
@@ -131,7 +136,7 @@ def prepare(verb: Verb, overrides: list[str], multirun: bool, config_dir: str | 
     if multirun:
         from hieros_repro.sweep import lay_out
 
-        folder, arguments = lay_out(parsed, overrides, jobs, checked)
+        folder, arguments = lay_out(parsed, overrides, jobs, checked, config_dir)
         sys.argv[1:] = [*sys.argv[1:], *arguments]
         return folder
     return None
@@ -210,9 +215,9 @@ def distinct(jobs: list[list[str]]) -> list[list[str]]:
 
 def _seed_faults(jobs: list[list[str]]) -> Iterator[Fault]:
     seeds = {override[5:]: None for job in jobs for override in job if override.startswith("seed=")}
-    wrong = [seed for seed in seeds if not seed.isdigit()]
+    wrong = [seed for seed in seeds if not seed.isdigit() or int(seed) >= 2**31]
     if wrong:
-        yield Fault("seed", f"{', '.join(map(repr, wrong))} not allowed; it must be an integer at least 0")
+        yield Fault("seed", f"{', '.join(map(repr, wrong))} is not allowed; it must be an integer between 0 and {2**31 - 1}")
 
 
 def composed(verb: Verb, compose: Callable[..., DictConfig], overrides: list[str], faults: list[Fault]) -> DictConfig | None:
@@ -220,7 +225,7 @@ def composed(verb: Verb, compose: Callable[..., DictConfig], overrides: list[str
     loader = GlobalHydra.instance().config_loader()
     try:
         return compose(config_name=verb.config_name, overrides=overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         refusal = Fault("configuration", " ".join(str(error).split("\n")[:2]))
     groups = [group for group in loader.list_groups("") if group != "hydra"]
     parsed = OverridesParser.create(loader).parse_overrides(overrides)
@@ -232,7 +237,7 @@ def composed(verb: Verb, compose: Callable[..., DictConfig], overrides: list[str
         good += [] if wrong else [str(override.input_line)]
     try:
         known = list(_paths(compose(config_name=verb.config_name, overrides=good)))
-    except (HydraException, OmegaConfBaseException):
+    except (HydraException, OmegaConfBaseException, ValueError):
         faults.append(refusal)
         return None
     for override in parsed:
@@ -270,4 +275,5 @@ def _unknown_path(path: str, known: list[str], groups: list[str]) -> str:
     elsewhere = [name for name in known if name.rpartition(".")[2] == last]
     if elsewhere:
         return f"unknown key; did you mean {' or '.join(elsewhere[:3])}?"
-    return f"unknown key{nearest(path, [*known, *groups], count=2) or nearest(last, [n.rpartition('.')[2] for n in known])}"
+    everything = list(dict.fromkeys([*known, *groups]))
+    return f"unknown key{nearest(path, everything, count=2) or nearest(last, [n.rpartition('.')[2] for n in known])}"

@@ -84,7 +84,7 @@ def _expectations(a: Path, b: Path, facts: list[dict[str, Any]]) -> Iterator[str
     for path, (old, new) in found.items():
         yield f"configuration differs: {path} = {old!r} in A, {new!r} in B"
     for path, (old, new) in differences(facts[0]["numerics"], facts[1]["numerics"]).items():
-        yield f"numerics differ, so equal bits cannot be expected: {path} = {old!r} in A, {new!r} in B"
+        yield f"numerics differ, so the bits need not be equal: {path} = {old!r} in A, {new!r} in B"
     if facts[0]["code"]["sources"] != facts[1]["code"]["sources"]:
         yield f"code differs: {_code(facts[0])} in A, {_code(facts[1])} in B"
 
@@ -109,7 +109,8 @@ def _explain(difference: Any, a: Path, b: Path) -> Iterator[str]:
         yield from (f"    {line}" for line in _elements(name, difference, a, b))
     if len(difference.tensors) > 5:
         yield f"  and {len(difference.tensors) - 5} more"
-    yield f"meaning: {MEANINGS[difference.component]}"
+    first = difference.component == "weights" and difference.update == 1
+    yield f"meaning: {'other initial weights: look at the seed' if first else MEANINGS[difference.component]}"
 
 
 def _shown(facts: Mapping[str, Any] | None) -> str:
@@ -187,6 +188,8 @@ def expected(runs: list[Path], reference: Path, tolerance: float | None) -> int:
     if not reference.exists():
         raise UserError(f"{reference}: no such references file")
     wanted = yaml.safe_load(reference.read_text(encoding="utf8"))
+    if not isinstance(wanted, dict) or not isinstance(wanted.get("expected"), dict):
+        raise UserError(f"{reference}: not a references file (it has no `expected:`)")
     results = [result for run in runs for result in _results(run)]
     if not results:
         raise UserError(f"{', '.join(map(str, runs))}: no finished run was found")

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from hieros_repro import command
 from hieros_repro.check import Page, check
-from hieros_repro.records import Count
+from hieros_repro.records import CannotRender, Count
 
 PAGE = Page(
     settings={
@@ -55,7 +55,8 @@ def evaluate(config: DictConfig) -> float:
     result = evaluator(trained.agent, trained.normaliser, trained.step, plain["episodes"], plain["greedy"])
     assert result is not None  # nothing stops it
     row = result.metrics()
-    out = Path(plain["out"] or f"outputs/evaluations/{run.resolve().name}-{plain['checkpoint'] or trained.step}")
+    out = Path(plain["out"] or f"outputs/evaluations/{_name(run)}-{plain['checkpoint'] or trained.step}")
+    out = out if plain["greedy"] or plain["out"] else out.with_name(f"{out.name}-sampled")
     out.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {"run": str(run), "step": trained.step, "greedy": plain["greedy"], **row, "scores": result.scores}
     (out / "evaluation.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf8")
@@ -63,10 +64,19 @@ def evaluate(config: DictConfig) -> float:
     print(f"step {trained.step:,}: {row['eval/score']:.2f}{spread} over {len(result.scores)} episodes", end="")
     print(f" (min {row['eval/score_min']:.2f}, max {row['eval/score_max']:.2f})")
     if plain["video"]:
-        frames = evaluator.film(trained.agent, trained.normaliser, trained.step)
-        print(f"video  {write_video(out / 'episode', frames, plain['video_fps'], plain['video_format'])}")
+        try:
+            frames = evaluator.film(trained.agent, trained.normaliser, trained.step)
+            print(f"video  {write_video(out / 'episode', frames, plain['video_fps'], plain['video_format'])}")
+        except CannotRender as error:
+            print(f"video  none: {error}")
     print(f"scores {out / 'evaluation.json'}")
     return row["eval/score"]
+
+
+def _name(run: Path) -> str:
+    """A run's folder below outputs/, or its last two parts: runs of different sweeps have equal last names."""
+    parts = run.resolve().parts
+    return "-".join(parts[parts.index("outputs") + 1 :] if "outputs" in parts else parts[-2:])
 
 
 if __name__ == "__main__":

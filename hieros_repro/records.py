@@ -25,6 +25,10 @@ class ConfigError(UserError):
         return type(self), (self.faults,)
 
 
+class CannotRender(UserError):
+    """An environment was asked for a picture and has none."""
+
+
 class Fault(NamedTuple):
     """One wrong key of a configuration."""
 

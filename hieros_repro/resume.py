@@ -2,15 +2,20 @@
 
 import datetime
 import fnmatch
+import functools
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hydra
 import yaml
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from hieros_repro.check import nearest
 from hieros_repro.determinism.numerics import differences
 from hieros_repro.policy import read_config
+from hieros_repro.provenance.code import code
 from hieros_repro.records import UserError
 from hieros_repro.run import checkpoint as checkpoints
 from hieros_repro.run.folder import RunFolder
@@ -67,13 +72,18 @@ def restored(start: Start, numerics: dict[str, Any]) -> tuple[dict[str, Any] | N
         print(f"the numerics differ from the checkpoint's, so this run is marked not bit-comparable:\n{listed}")
     if start.parent is not None:
         _fit_branch(parts, start.parent["changes"])
-    marks = {"bit_comparable": False, "numerics_changed": _listed(changed)} if changed else {}
+    marks: dict[str, Any] = {"bit_comparable": False, "numerics_changed": _listed(changed)} if changed else {}
+    before = RunFolder(start.folder).read().get("code", {}).get("sources") if start.continues else None
+    if before not in (None, code(start.config["plugins"])["sources"]):
+        print(f"{start.folder}: the code is not the one this run began with, so this run is marked not bit-comparable")
+        marks |= {"bit_comparable": False, "code_changed_from": before}
     return parts, marks
 
 
 def _fit_branch(parts: dict[str, Any], changes: dict[str, Any]) -> None:
     """A branch writes its own logs from the start; what its changes made meaningless starts anew."""
     parts["loop"]["log"] = None
+    parts["loop"]["counters"]["evaluations"] = []
     if any(path == "seed" or path.startswith("env.") for path in changes):
         parts["env"].pop("envs")
         parts["env"]["normaliser"].pop("running")
@@ -135,7 +145,20 @@ def _merged(stored: dict[str, Any], config: dict[str, Any], asked: list[str]) ->
             source, into = source.get(name, {}), into.setdefault(name, {})
         if last in source:
             into[last] = source[last]
+    for path, (default, value) in _dependents(config):
+        *parents, last = path.split(".")
+        into = functools.reduce(lambda node, name: node.get(name, {}), parents, merged)
+        if into.get(last) == default:
+            into[last] = value
     return merged
+
+
+def _dependents(config: dict[str, Any]) -> list[tuple[str, tuple[Any, Any]]]:
+    """What else is other than by default because of what was typed: values that refer to other values."""
+    if not GlobalHydra.instance().is_initialized():
+        return []
+    default: Any = OmegaConf.to_container(hydra.compose(config_name="train"), resolve=True)
+    return [(path, pair) for path, pair in differences(default, config).items() if not path.startswith(("run.dir", "sweep."))]
 
 
 def _settled(config: dict[str, Any], folder: Path, horizon: int | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hieros_repro.log import jsonl
-from hieros_repro.run.folder import RunFolder
+from hieros_repro.run.folder import RunFolder, invocation
 from hieros_repro.stats.aggregate import Summary, summarise
 from hieros_repro.stats.figure import sweep_figure
 from hieros_repro.stats.table import markdown, number, to_csv
@@ -19,7 +19,10 @@ def refresh(folder: Path) -> dict[str, Any]:
     """Reads every run of the sweep anew and writes its summary."""
     facts = json.loads((folder / "sweep.json").read_text(encoding="utf8"))
     metric = facts["metric"]
-    runs = [_run(folder / name, overrides, metric, facts["axes"]) for name, overrides in facts["jobs"].items()]
+    runs = [
+        _run(folder / name, overrides, metric, facts["axes"], facts.get("flags", []))
+        for name, overrides in facts["jobs"].items()
+    ]
     groups: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         groups.setdefault(run["group"], []).append(run)
@@ -49,7 +52,7 @@ def table(folder: Path) -> str:
     return "\n".join([*lines, f"summary of the sweep: {page}"])
 
 
-def _run(folder: Path, overrides: list[str], metric: str, axes: list[str]) -> dict[str, Any]:
+def _run(folder: Path, overrides: list[str], metric: str, axes: list[str], flags: list[str]) -> dict[str, Any]:
     facts = RunFolder(folder).read()
     seeds = [override[5:] for override in overrides if override.startswith("seed=")]
     varied = [o for o in overrides if o.lstrip("+").partition("=")[0] in axes and not o.startswith("seed=")]
@@ -62,7 +65,7 @@ def _run(folder: Path, overrides: list[str], metric: str, axes: list[str]) -> di
         "value": facts.get("results", {}).get(metric) if facts.get("status") == "finished" else None,
         "parameters": facts.get("digests", {}).get("parameters"),
         "error": f"{error['kind']}: {error['text']}" if error else None,
-        "rerun": "python -m hieros_repro.train " + shlex.join([*overrides, f"run.dir={folder}", "resume=auto"]),
+        "rerun": f"{invocation('train')} " + shlex.join([*flags, *overrides, f"run.dir={folder}", "resume=auto"]),
     }
 
 
@@ -78,7 +81,7 @@ def _cells(name: str, row: Mapping[str, Any]) -> list[str]:
 
 
 def _page(facts: Mapping[str, Any], table: list[list[str]], runs: list[dict[str, Any]]) -> str:
-    lines = [f"# {facts['metric']} over seeds", "", f"`python -m hieros_repro.train {facts['command']}`", ""]
+    lines = [f"# {facts['metric']} over seeds", "", f"`{invocation('train')} {facts['command']}`", ""]
     lines += [markdown(HEADER, table), "mean, sample standard deviation and 95 % t-interval are over seeds.", ""]
     unfinished = [run for run in runs if run["status"] != "finished"]
     if unfinished:

@@ -19,9 +19,12 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from hieros_repro.records import UserError
+from hieros_repro.check import nearest
+from hieros_repro.log.base import MEANINGS
+from hieros_repro.records import Fault, UserError
 from hieros_repro.resume import clean, title
 
+METRICS = [name for name in MEANINGS if name.startswith("eval/")] + ["convergence_step"]
 Run = Callable[[DictConfig, list[str]], float | None]
 
 
@@ -34,12 +37,21 @@ class Sweep:
     dir: str | None
     axes: list[str]
 
+    @classmethod
+    def check(cls, *, metric: str, name: str | None, dir: str | None, axes: list[str]) -> Iterator[Fault]:
+        if metric not in METRICS:
+            yield Fault("metric", f"there is no {metric!r}; there are {', '.join(METRICS)}{nearest(metric, METRICS)}")
+
 
 # -- Before the jobs ---------------------------------------------------------------------------------------------------
 
 
 def lay_out(
-    parsed: Sequence[Override], typed: list[str], jobs: list[list[str]], configs: list[dict[str, Any]]
+    parsed: Sequence[Override],
+    typed: list[str],
+    jobs: list[list[str]],
+    configs: list[dict[str, Any]],
+    config_dir: str | None = None,
 ) -> tuple[Path, list[str]]:
     """Decides the sweep's folder, writes what it consists of, and returns it with what Hydra must be told besides."""
     axes = [override.key_or_group for override in parsed if override.is_sweep_override()]
@@ -52,7 +64,9 @@ def lay_out(
     with _locked(folder):
         before = _read(folder / "sweep.json")
         listed = {job_name(job, axes): [o for o in job if not _is_sweeps(o)] for job in jobs}
-        facts = {"command": shlex.join(typed), "metric": first["sweep"]["metric"], "axes": axes, "cwd": os.getcwd()}
+        flags = ["--config-dir", str(Path(config_dir).resolve())] if config_dir else []
+        command = shlex.join([*flags, "-m", *typed])
+        facts = {"command": command, "flags": flags, "metric": first["sweep"]["metric"], "axes": axes, "cwd": os.getcwd()}
         _write(folder / "sweep.json", json.dumps(facts | {"jobs": before.get("jobs", {}) | listed}, indent=1) + "\n")
     print(f"sweep of {len(jobs)} runs in {folder}")
     _point_out_close_seeds(jobs, first)
@@ -155,7 +169,7 @@ def _finished(config: DictConfig) -> dict[str, Any] | None:
             f"numerics {path}: {old!r}, now {new!r}"
             for path, (old, new) in differences(facts["numerics"], hardware.numerics()).items()
         ),
-        *(["the code has changed"] if facts["code"]["sources"] != code()["sources"] else []),
+        *(["the code has changed"] if facts["code"]["sources"] != code(plain["plugins"])["sources"] else []),
     ]
     if changed:
         listed = "\n".join(f"  {line}" for line in changed)

@@ -8,8 +8,9 @@ import pytest
 
 from hieros_repro.records import ConfigError, Diverged, UserError
 from hieros_repro.run.folder import RunFolder
+from hieros_repro.train import train
 from tests.envs import Hashed, Unlucky, chosen
-from tests.runs import FILES, facts, process, run, short, unequal_files
+from tests.runs import FILES, SHORT, compose, facts, process, run, short, unequal_files
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +217,11 @@ def test_an_own_environment_that_no_plugin_names_is_refused(tmp_path):
         caught.value
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("overrides", [("agent=random",), ("hardware.precision=fp16",)])
+def test_a_whole_run_with_evaluations_finishes(tmp_path, overrides):
+    own = [o for o in SHORT if not (overrides[0] == "agent=random" and o.startswith(("agent.", "replay.")))]
+    typed = [*overrides, *own, f"run.dir={tmp_path / 'run'}"]
+    train(compose(*typed), typed)
+    assert facts(tmp_path / "run")["status"] == "finished"

@@ -108,7 +108,7 @@ def test_a_broken_claim_about_a_run_is_seen_and_said_where(tmp_path):
     done = process("verify", "claim=same_seed", f"run={folder}", "verify_steps=null", cwd=tmp_path, TMPDIR=str(tmp_path))
     assert done.returncode == 1, done.stderr
     assert re.search(r"same_seed +BROKEN +metrics.jsonl, episodes.jsonl, ledger.jsonl differ", done.stdout)
-    assert re.search(r"first difference: batch at step \d+ \(update \d+\)", done.stdout)
+    assert re.search(r"first difference: (observation|batch) at step \d+ \(update \d+\)", done.stdout)
     assert "reward" in done.stdout
     assert len(re.findall(r"digest [0-9a-f]{16}", done.stdout)) >= 2
     kept = re.search(r"the runs are kept in (\S+)", done.stdout)

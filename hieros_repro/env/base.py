@@ -7,7 +7,7 @@ import numpy as np
 
 from hieros_repro.env.vector import Vector
 from hieros_repro.env.wrapper import Normaliser
-from hieros_repro.records import Spaces
+from hieros_repro.records import CannotRender, Spaces
 
 Outcome = tuple[dict[str, np.ndarray], float, bool, bool]
 
@@ -31,7 +31,7 @@ class Env(ABC):
 
     def render(self) -> np.ndarray:
         """A picture (height, width, 3) uint8 of the present state."""
-        raise ValueError(f"{type(self).__name__} was not built with rendering")
+        raise CannotRender(f"{type(self).__name__} cannot be rendered: it has no render()")
 
     def close(self) -> None:
         """Frees what the environment holds."""

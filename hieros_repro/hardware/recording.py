@@ -27,8 +27,9 @@ class Recorded:
         self._recordings: dict[Any, tuple[Callable[..., Any], Any]] = {}
 
     def __call__(self, *arguments: Any) -> Any:
-        given = _tensors(arguments, [])
-        signature = tuple([(tensor.shape, tensor.dtype) for tensor in given])
+        names: list[str] = []
+        given = _tensors(arguments, [], names)
+        signature = (*names, *[(tensor.shape, tensor.dtype, tensor.device) for tensor in given])
         if signature not in self._recordings:
             self._recordings[signature], outputs = self._record(arguments, given)
         else:
@@ -41,7 +42,7 @@ class Recorded:
         before = [tensor.clone() for tensor in self._held]
         with _Tape() as tape, torch.enable_grad():
             result = self._function(*arguments)
-        outputs = _tensors([result], [])
+        outputs = _tensors([result], [], [])
         expected = [tensor.detach().clone() for tensor in outputs + self._held]
         for tensor, value in zip(self._held, before, strict=True):
             tensor.copy_(value)
@@ -53,7 +54,7 @@ class Recorded:
         for tensor, value in zip(self._held, before, strict=True):  # tracing ran it too
             tensor.copy_(value)
         found = _as_it_is(graph, inputs)
-        if not all(_same_bits(a, b) for a, b in zip(expected, [*found, *self._held], strict=True)):
+        if not all(_same(a, b) for a, b in zip(expected, [*found, *self._held], strict=True)):
             raise RuntimeError(f"the recording of {self._function!r} gives other bits than the function: use compile=null")
         return (graph, result), found
 
@@ -128,13 +129,15 @@ def _as_it_is(graph: Callable[..., Any], inputs: Sequence[Tensor]) -> tuple[Tens
         torch._C._set_graph_executor_optimize(before)
 
 
-def _tensors(tree: Any, found: list[Tensor]) -> list[Tensor]:
-    """The tensors of nested tuples, lists and dicts, in order."""
+def _tensors(tree: Any, found: list[Tensor], names: list[str]) -> list[Tensor]:
+    """The tensors of nested tuples, lists and dicts, in order; `names` collects the keys of the dicts."""
+    if type(tree) is dict:
+        names.extend(tree)
     for child in tree.values() if type(tree) is dict else tree:
         if isinstance(child, Tensor):
             found.append(child)
         else:
-            _tensors(child, found)
+            _tensors(child, found, names)
     return found
 
 
@@ -148,8 +151,7 @@ def _rebuild(shape: Any, tensors: Iterator[Tensor]) -> Any:
     return type(shape)(*children) if hasattr(shape, "_fields") else type(shape)(children)
 
 
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    """Equal, NaN included."""
-    return (
-        a.dtype == b.dtype and torch.equal(a.nan_to_num(nan=7.25), b.nan_to_num(nan=7.25)) and torch.equal(a.isnan(), b.isnan())
-    )
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Equal everywhere, NaN included."""
+    numbers = [torch.where(t.isnan(), torch.zeros_like(t), t) for t in (a, b)]
+    return a.dtype == b.dtype and torch.equal(a.isnan(), b.isnan()) and torch.equal(*numbers)

@@ -33,6 +33,11 @@ class Rates:
         self._counts: tuple[int, int] | None = None
 
     def start(self, step: int, update: int) -> None:
+        """The first row's time begins now; what came before was setting up."""
+        self._watch.lap("setup")
+        self._begin(step, update)
+
+    def _begin(self, step: int, update: int) -> None:
         self._counts, self._elapsed, self._seconds = (step, update), self._watch.elapsed(), dict(self._watch.seconds)
 
     def row(self, step: int, update: int) -> dict[str, Any]:
@@ -48,7 +53,7 @@ class Rates:
             **{f"share/{name}": value / period for name, value in spent.items()},
             "memory_mb": peak_memory_mb(),
         }
-        self.start(step, update)
+        self._begin(step, update)
         return row
 
 

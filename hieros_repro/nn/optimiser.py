@@ -83,7 +83,7 @@ class Adam:
 
     @torch.no_grad()
     def move(self, gradient: Tensor, pace: Tensor) -> Tensor:
-        """One step along a gradient. Returns its norm before clipping."""
+        """One step along a gradient. Returns its norm before clipping, 0 for a step that was skipped."""
         if self.scale is not None:
             gradient = gradient / self.scale.value
         norm = torch.linalg.vector_norm(gradient)
@@ -92,7 +92,7 @@ class Adam:
             self.scale.update(finite)
             if not finite:
                 self.steps -= 1
-                return norm
+                return torch.zeros_like(norm)
         if self.max_norm is not None:
             gradient = gradient * (self.max_norm / (norm + 1e-6)).clamp(max=1.0)
         size, eps, decay = pace.unbind()

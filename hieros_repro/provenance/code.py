@@ -1,7 +1,9 @@
 """Which code ran: commit, branch, uncommitted changes; or a digest of the sources where there is no git."""
 
 import hashlib
+import importlib.util
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def code() -> dict[str, Any]:
-    """Facts about the code. `sources` alone decides whether two runs had the same code; the rest says where to find it."""
+def code(plugins: Sequence[str] = ()) -> dict[str, Any]:
+    """Facts about the code, plugins included. `sources` alone decides whether two runs had the same code; the rest says where
+    to find it."""
     commit = _git("rev-parse", "HEAD")
     return {
         "commit": commit,
         "branch": _git("rev-parse", "--abbrev-ref", "HEAD") if commit else None,
         "changed": bool(_git("status", "--porcelain", "--", "hieros_repro", "conf")) if commit else None,
-        "sources": sources_digest(),
+        "sources": sources_digest(plugins),
     }
 
 
@@ -30,13 +33,26 @@ def patch() -> str:
     return changes
 
 
-def sources_digest() -> str:
-    """One digest of every Python file of the package, line endings aside; equal in a checkout and in an installed wheel."""
+def sources_digest(plugins: Sequence[str] = ()) -> str:
+    """One digest of every Python file of the package and of plugins, line endings aside; equal in a checkout and a wheel."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE / "conf"):
-        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0")
+    ours = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE / "conf")
+    named = [(path.relative_to(PACKAGE).as_posix(), path) for path in ours]
+    for name, path in [*named, *(found for plugin in plugins for found in _plugin_files(plugin))]:
+        digest.update(name.encode() + b"\0")
         digest.update(path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
     return digest.hexdigest()[:32]
+
+
+def _plugin_files(plugin: str) -> list[tuple[str, Path]]:
+    """(name, file) of a plugin's sources: its package's files, or its one module."""
+    spec = importlib.util.find_spec(plugin)
+    if spec is None or (spec.origin is None and not spec.submodule_search_locations):
+        return []
+    places = [Path(place) for place in spec.submodule_search_locations or ()]
+    files = [(place, path) for place in places for path in sorted(place.rglob("*.py"))]
+    found = [(f"{plugin}/{path.relative_to(place).as_posix()}", path) for place, path in files]
+    return found or [(plugin, Path(str(spec.origin)))]
 
 
 def _git(*arguments: str, strip: bool = True, fails: bool = False) -> str | None:

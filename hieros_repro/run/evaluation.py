@@ -54,7 +54,7 @@ class NoiseFeed:
 
 
 class Evaluator:
-    """Builds evaluation environments when first needed and keeps them."""
+    """Plays episodes in environments of its own, built anew for each evaluation."""
 
     def __init__(self, make: Callable[[Seeds, int, bool], Vector], num_envs: int, key: Key):
         self._make = make

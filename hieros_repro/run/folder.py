@@ -14,6 +14,12 @@ from hieros_repro.records import UserError
 STATUSES = ("running", "finished", "failed", "stopped")
 
 
+def invocation(verb: str) -> str:
+    """How a verb is typed here: as the script says that started this process, or through python."""
+    script = os.environ.get("HIEROS_SCRIPT")
+    return f"{script} {verb}" if script else f"python -m hieros_repro.{verb}"
+
+
 class RunFolder:
     """One process at a time holds a run folder, by an OS lock that dies with it."""
 

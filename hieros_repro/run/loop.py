@@ -172,7 +172,7 @@ class Loop:
         self.evaluations.append([self.step, score])
         self._looked["eval"] = self.step
         if self.plan.keep_best and score > best:
-            acting = {"parameters": parts.agent.state()["parameters"]}
+            acting = {name: tree for name, tree in parts.agent.state().items() if name == "parameters"}
             parts.keep_best(self.step, score, {"agent": acting, "env": {"normaliser": parts.normaliser.state()}})
 
     def _evaluate(self, episodes: int) -> Result | None:

@@ -5,6 +5,7 @@ import errno
 import time
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from hieros_repro.provenance.machine import free_gb, machine, packages
 from hieros_repro.records import Diverged, Stopped, Tree, UserError
 from hieros_repro.run import checkpoint as checkpoints
 from hieros_repro.run.evaluation import Result
-from hieros_repro.run.folder import RunFolder
+from hieros_repro.run.folder import RunFolder, invocation
 from hieros_repro.run.loop import Loop
 from hieros_repro.run.schedule import Plan
 
@@ -34,7 +35,7 @@ class Recorder:
         checkpoints.sweep_partial(self.checkpoints)
         before = self.folder.read()
         self.folder.write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-        self.folder.write("overrides.yaml", yaml.safe_dump(asked))
+        self.folder.write("overrides.yaml", yaml.safe_dump(self._typed(parent) + asked))
         self.folder.write("code.patch", patch())
         self.folder.update(
             status="running",
@@ -42,7 +43,7 @@ class Recorder:
             started=before.get("started") or _now(),
             parent=before.get("parent") or parent,
             plugins=config["plugins"],
-            code=code(),
+            code=code(config["plugins"]),
             numerics=self.numerics,
             machine=machine(),
             packages=packages(),
@@ -51,6 +52,12 @@ class Recorder:
             error=None,
             **marks,
         )
+
+    def _typed(self, parent: Any) -> list[str]:
+        """What was typed before for this run, or for the run it branches off, but for what concerned that one start."""
+        path = (Path(parent["run"]) if parent else self.folder.path) / "overrides.yaml"
+        before = yaml.safe_load(path.read_text(encoding="utf8")) if path.exists() else []
+        return [override for override in before if not override.startswith(("resume", "run.dir="))]
 
     def opened(self, loop: Loop) -> None:
         """What is known once everything is built; refuses a run whose checkpoints cannot fit on the disk."""
@@ -109,10 +116,11 @@ class Recorder:
         self._end("stopped" if stopped else "failed", error=account)
         found = checkpoints.steps(self.checkpoints)
         where = f"its newest checkpoint is step {found[-1]:,}" if found else "it has no checkpoint and would start from step 0"
-        command = f"python -m hieros_repro.train resume={self.folder.path}"
+        command = f"{invocation('train')} resume={self.folder.path}"
         if isinstance(error, Diverged):
-            branch = f"{command}@{found[-1]} run.dir=<new folder>" if found else command
-            return f"{where}; replaying from there meets the same numbers again: {branch}"
+            if not found:
+                return f"{where}; the same configuration meets the same numbers again"
+            return f"{where}; replaying from there meets the same numbers again: {command}@{found[-1]} run.dir=<new folder>"
         return f"{where}; continue with: {command}"
 
     def _end(self, status: str, **facts: Any) -> None:

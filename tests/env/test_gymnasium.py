@@ -8,7 +8,7 @@ from hieros_repro.env import gymnasium as module
 from hieros_repro.env.base import Env
 from hieros_repro.env.gymnasium import Gymnasium
 from hieros_repro.env.vector import Vector
-from hieros_repro.records import Space
+from hieros_repro.records import CannotRender, Space
 from tests.env import worlds
 
 
@@ -202,8 +202,8 @@ def test_further_arguments_reach_the_environment():
     assert made("FrozenLake-v1", map_name="8x8").spaces.observation["vector"].shape == (64,)
 
 
-def test_an_environment_built_without_rendering_says_so():
-    with pytest.raises(ValueError, match="Scripted was not built with rendering"):
+def test_an_environment_that_cannot_be_rendered_says_so():
+    with pytest.raises(CannotRender, match="Scripted cannot be rendered"):
         worlds.Scripted({}).render()
 
 

@@ -2,6 +2,7 @@
 
 import os
 
+os.environ.pop("HIEROS_SCRIPT", None)  # what the script that starts the program would say of itself
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the runs under test set it themselves
 
 from jaxtyping import install_import_hook

@@ -5,7 +5,6 @@ Exit codes: 0 finished, 1 failed, 2 bad input, 75 stopped and resumable, 130 int
 
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,13 +91,10 @@ def _hydra(verb: Verb, single: bool) -> int:
         except Failed as error:
             _complain(error)
             code = FAILED
-        except Exception:
-            traceback.print_exc()
-            code = FAILED
-            if os.environ.get("HYDRA_FULL_ERROR"):
-                raise
         return None
 
+    if single:  # what nobody expected is raised as it is, with its traceback; the interpreter's exit code is 1
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     task = job if single else verb.job
     hydra.main(version_base="1.3", config_path=str(conf()), config_name=verb.config_name)(task)()
     return code

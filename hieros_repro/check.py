@@ -97,8 +97,8 @@ def check_node(path: str, node: dict[str, Any], prefixes: Sequence[str], faults:
         return None
     own = parameters(target)
     allowed = dict(own)
-    for shell in getattr(target, "shells", ()):
-        allowed |= parameters(shell)
+    for shell in target.shells() if hasattr(target, "shells") else ():
+        allowed = parameters(shell) | allowed
     before = len(faults)
     values = {name: value for name, value in node.items() if name not in ("_target_", "_partial_", "_convert_")}
     faults += [Fault(f"{path}.{name}", unknown(name, allowed)) for name in values if name not in allowed]

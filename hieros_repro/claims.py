@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from hieros_repro.compare import compare
+from hieros_repro.env.exactness import INEXACT
 from hieros_repro.log import jsonl
 from hieros_repro.records import Failed, UserError
 from hieros_repro.run import checkpoint
@@ -71,6 +72,8 @@ class Bench:
             self.command(f"run.dir={folder}", *overrides), cwd=cwd or self.folder, env=_environment(environment),
             capture_output=True, text=True,
         )  # fmt: skip
+        if INEXACT in done.stderr:
+            raise Broken(done.stderr.strip().removeprefix("error: "))
         if done.returncode:
             raise UserError(f"the run {name!r} could not be made (exit code {done.returncode}):\n{done.stderr.strip()[-2000:]}")
         return folder
@@ -152,6 +155,15 @@ def sweep(bench: Bench) -> str:
     return f"2 seeds alone and in sweeps under {', '.join(launchers)}: every file equal"
 
 
+def env_backend(bench: Bench) -> str:
+    """Environments in this process, in one worker process, in as many as there are environments."""
+    counts = (0, 1, 3)
+    runs = [bench.make(f"processes-{count}", f"env.processes={count}") for count in counts]
+    for run in runs[1:]:
+        _must_be_equal_files(runs[0], run)
+    return f"{', '.join(map(str, counts))} worker processes: every file equal"
+
+
 def hash_seed(bench: Bench) -> str:
     """PYTHONHASHSEED varied, with nothing that pins it."""
     runs = [bench.make(f"hash-{value}", "determinism.hash_seed=null", PYTHONHASHSEED=value) for value in ("1", "2", "random")]
@@ -176,13 +188,13 @@ CLAIMS: dict[str, Callable[[Bench], str]] = {
     "same_seed": same_seed,
     "resume": resume,
     "observers": observers,
+    "env_backend": env_backend,
     "sweep": sweep,
     "hash_seed": hash_seed,
     "complete": complete,
 }
 NOT_APPLICABLE = {
     "workers": "no replay with background workers here",
-    "env_backend": "environments step in this process",
 }
 
 

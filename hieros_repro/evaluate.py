@@ -37,8 +37,6 @@ def main() -> None:
 
 def evaluate(config: DictConfig) -> float:
     """Plays, prints and writes; returns the mean score."""
-    import functools
-
     from hieros_repro import build, policy
     from hieros_repro.determinism.keys import Key
     from hieros_repro.log.video import write_video
@@ -50,8 +48,8 @@ def evaluate(config: DictConfig) -> float:
     build.construct(settings["determinism"]).apply()
     build.construct(settings["hardware"]).apply()
     trained = policy.load(run, plain["checkpoint"], plain["device"])
-    make = functools.partial(build.environments, settings["env"])
-    evaluator = Evaluator(make, settings["run"]["eval_envs"], Key(settings["seed"])("eval"))
+    world = build.recipe(settings["env"])
+    evaluator = Evaluator(world.evaluation, settings["run"]["eval_envs"], Key(settings["seed"])("eval"), world.references())
     result = evaluator(trained.agent, trained.normaliser, trained.step, plain["episodes"], plain["greedy"])
     assert result is not None  # nothing stops it
     row = result.metrics()

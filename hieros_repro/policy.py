@@ -12,7 +12,7 @@ from hieros_repro import build
 from hieros_repro.agent.base import Agent
 from hieros_repro.check import check
 from hieros_repro.determinism.keys import Key
-from hieros_repro.env.wrapper import Normaliser
+from hieros_repro.env.normalise import Normaliser
 from hieros_repro.records import Spaces, Step, UserError
 from hieros_repro.run import checkpoint as checkpoints
 
@@ -69,7 +69,7 @@ def load(run: str | Path, checkpoint: str | int | None = None, device: str | Non
     spaces = Spaces.from_plain(facts["spaces"])
     learner = build.agent(config, spaces, build.construct(config["hardware"]))
     learner.load(parts["agent"])
-    normaliser = build.normaliser(config["env"], spaces, 1)
+    normaliser = build.recipe(config["env"]).normaliser(spaces, 1)
     normaliser.load(parts["env"]["normaliser"])
     return Policy(learner, normaliser, spaces, manifest["step"], config["seed"])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -86,9 +87,10 @@ class Space:
 
     image: uint8 (height, width, channels).  vector: float32.  discrete: one integer below sizes[0].
     multidiscrete: one integer below each of sizes.  continuous: float32 between low and high (per dimension).
+    onehot: float32, sizes[0] of them, all 0 but one that is 1.
     """
 
-    kind: Literal["image", "vector", "discrete", "multidiscrete", "continuous"]
+    kind: Literal["image", "vector", "discrete", "multidiscrete", "continuous", "onehot"]
     shape: tuple[int, ...]
     sizes: tuple[int, ...] = ()
     low: tuple[float, ...] = ()
@@ -96,7 +98,18 @@ class Space:
 
     @property
     def dtype(self) -> np.dtype:
-        return np.dtype({"image": np.uint8, "vector": np.float32, "continuous": np.float32}.get(self.kind, np.int64))
+        kinds = {"image": np.uint8, "discrete": np.int64, "multidiscrete": np.int64}
+        return np.dtype(kinds.get(self.kind, np.float32))
+
+    def draw(self, uniform: np.ndarray) -> np.ndarray:
+        """Random actions from uniforms in [0, 1) of shape (n, *shape); where a bound is infinite, between -1 and 1."""
+        if self.kind == "continuous":
+            low, high = (np.array(bound).reshape(self.shape) for bound in (self.low, self.high))
+            low, high = np.where(np.isfinite(low), low, -1.0), np.where(np.isfinite(high), high, 1.0)
+            return (low + uniform * (high - low)).astype(np.float32)
+        if self.kind == "onehot":
+            return np.eye(self.sizes[0], dtype=np.float32)[(uniform[..., 0] * self.sizes[0]).astype(np.int64)]
+        return (uniform * np.array(self.sizes).reshape(self.shape)).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -161,6 +174,7 @@ class Episode(NamedTuple):
     env: int
     length: int
     score: float
+    account: Mapping[str, float] = MappingProxyType({})  # what else the environment tells of it, by name
 
 
 Schedule = Callable[[int], float]  # step -> value

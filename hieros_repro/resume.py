@@ -22,9 +22,13 @@ from hieros_repro.run.folder import RunFolder
 
 # What a run continued in place may change: what is looked at, how often, by how many workers; and more steps.
 CHANGEABLE = (
-    "resume", "resume_numerics", "plugins*", "log.*", "sweep.*", "replay.workers", "env.processes",
+    "resume", "resume_numerics", "plugins*", "log.*", "sweep.*", "replay.workers", "env.processes", "env.worker_timeout",
+    "determinism.resume",
     "run.dir", "run.*_every", "run.keep_*", "run.*_episodes", "run.eval_envs", "run.video_fps", "run.target_score",
 )  # fmt: skip
+
+
+BOUNDARIES = ("exact", "episode_boundary")  # resume=<one of them> is short for determinism.resume=
 
 
 class Start(NamedTuple):
@@ -41,6 +45,9 @@ class Start(NamedTuple):
 def start(config: dict[str, Any], asked: list[str]) -> Start:
     """Reads `resume` and `run.dir`. `asked` are the overrides as typed: only those are compared with a continued run."""
     wanted = config["resume"]
+    if wanted in BOUNDARIES:  # how to come back, said of a run that starts
+        config = {**config, "resume": None, "determinism": {**config["determinism"], "resume": wanted}}
+        return start(config, asked)
     folder = Path(config["run"]["dir"] or _fresh_name(config))
     if wanted is None:
         if (folder / "config.yaml").exists():
@@ -53,6 +60,11 @@ def start(config: dict[str, Any], asked: list[str]) -> Start:
     if not at:
         return _continue(Path(wanted), config, asked)
     return _branch(Path(name), step, config, asked)
+
+
+def spelt_out(asked: list[str]) -> list[str]:
+    """Overrides as typed, without abbreviations."""
+    return [f"determinism.{override}" if override.removeprefix("resume=") in BOUNDARIES else override for override in asked]
 
 
 def restored(start: Start, numerics: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
@@ -73,6 +85,9 @@ def restored(start: Start, numerics: dict[str, Any]) -> tuple[dict[str, Any] | N
     if start.parent is not None:
         _fit_branch(parts, start.parent["changes"])
     marks: dict[str, Any] = {"bit_comparable": False, "numerics_changed": _listed(changed)} if changed else {}
+    if start.continues and start.config["determinism"]["resume"] == "episode_boundary":
+        print("the episodes under way are given up and new ones start, so this run is marked not bit-comparable")
+        marks |= {"bit_comparable": False, "resumed_at": "episode_boundary"}
     before = RunFolder(start.folder).read().get("code", {}).get("sources") if start.continues else None
     if before not in (None, code(start.config["plugins"])["sources"]):
         print(f"{start.folder}: the code is not the one this run began with, so this run is marked not bit-comparable")
@@ -173,10 +188,10 @@ def _fresh_name(config: dict[str, Any]) -> Path:
 
 
 def title(config: dict[str, Any]) -> str:
-    """<environment>-<agent>, from what the classes are called and the environment's task."""
-    env, agent = config["env"], config["agent"]["_target_"].rpartition(".")[2]
-    name = env.get("id") or env.get("task") or env["_target_"].rpartition(".")[2]
-    return clean(f"{name}-{agent}".lower())
+    """<environment>-<agent>: the registered id or the class and its task, and the agent's class."""
+    env, (kind, agent) = config["env"], (config[group]["_target_"].rpartition(".")[2] for group in ("env", "agent"))
+    name = env.get("id") or "-".join(filter(None, (kind, env.get("task"))))
+    return clean(f"{name[:60]}-{agent}".lower())
 
 
 def clean(name: str) -> str:

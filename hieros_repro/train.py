@@ -5,6 +5,8 @@ python -m hieros_repro.train -m seed=42,123,456
 python -m hieros_repro.train resume=outputs/cartpole-v1-ppo/<run>
 """
 
+import contextlib
+
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -32,11 +34,13 @@ def train(config: DictConfig, asked: list[str]) -> float | None:
     """One run from its configuration to its score. `asked`: the overrides as typed."""
     from hieros_repro import announce, build, resume
     from hieros_repro.determinism import settings, snapshot
+    from hieros_repro.env import exactness
     from hieros_repro.log.base import Log
     from hieros_repro.run.folder import RunFolder
     from hieros_repro.run.recorder import Recorder
     from hieros_repro.run.stop import stop_on_signal
 
+    asked = resume.spelt_out(asked)
     start = resume.start(check(config), asked)
     if start.finished is not None:
         print(announce.nothing_to_do(start))
@@ -46,14 +50,16 @@ def train(config: DictConfig, asked: list[str]) -> float | None:
     determinism.apply()
     hardware.apply()
     snapshot.seed_global(plain["seed"])
+    if plain["determinism"]["resume"] == "exact":
+        exactness.require(build.recipe(plain["env"]).make)
     state, marks = resume.restored(start, hardware.numerics())
     with stop_on_signal() as stop, RunFolder(start.folder).held() as folder:
         recorder = Recorder(folder, build.construct(plain["run"]), hardware.numerics())
         recorder.begin(plain, asked, start.parent, marks)
         log = Log(folder.path, build.construct(plain["log"]), plain, announce.facts(plain, hardware))
         try:
-            with settings.nondeterministic_operations() as operations:
-                loop = build.loop(plain, log, recorder, stop)
+            made = contextlib.closing(build.loop(plain, log, recorder, stop))
+            with settings.nondeterministic_operations() as operations, made as loop:
                 recorder.opened(loop)
                 log.say(announce.start(start, asked, loop))
                 loop.load(state) if state else log.load(None)

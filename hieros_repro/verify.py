@@ -23,7 +23,7 @@ OWN = ("claim", "verify_steps", "kills", "keep", "run")
 PAGE = TRAIN._replace(
     settings={
         **TRAIN.settings,
-        "claim": Literal["same_seed", "resume", "observers", "sweep", "hash_seed", "complete", "all"],
+        "claim": Literal["same_seed", "resume", "observers", "env_backend", "sweep", "hash_seed", "complete", "all"],
         "verify_steps": Count | None,
         "kills": Natural,
         "keep": bool,
@@ -51,12 +51,12 @@ def job(config: DictConfig) -> None:
     broken = []
     for name in names:
         try:
-            print(f"{name:<10} held    {claims.CLAIMS[name](bench)}", flush=True)
+            print(f"{name:<11} held    {claims.CLAIMS[name](bench)}", flush=True)
         except claims.Broken as error:
             broken.append(name)
-            print(f"{name:<10} BROKEN  {error}", flush=True)
+            print(f"{name:<11} BROKEN  {error}", flush=True)
     for name, reason in claims.NOT_APPLICABLE.items() if plain["claim"] == "all" else ():
-        print(f"{name:<10} -       {reason}")
+        print(f"{name:<11} -       {reason}")
     if broken or plain["keep"]:
         print(f"the runs are kept in {bench.folder}")
     else:

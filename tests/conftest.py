@@ -1,9 +1,12 @@
 """What every test stands on: checked shapes, one thread, strict determinism, uninitialised memory that shows."""
 
 import os
+import tempfile
 
 os.environ.pop("HIEROS_SCRIPT", None)  # what the script that starts the program would say of itself
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the runs under test set it themselves
+
+os.environ.setdefault("HIEROS_CACHE", tempfile.mkdtemp(prefix="hieros-test-cache-"))  # no verdict of another day
 
 from jaxtyping import install_import_hook
 
@@ -19,7 +22,9 @@ from hieros_repro.determinism.settings import Settings
 @pytest.fixture(autouse=True)
 def strict() -> None:
     """As in a strict run; new tensors are filled with NaN, so that a read of uninitialised memory is seen."""
-    settings = Settings(algorithms="error", hash_seed=None, env_seeds="offset", save_rng=True, fill_uninitialized=True)
+    settings = Settings(
+        algorithms="error", hash_seed=None, env_seeds="offset", save_rng=True, resume="exact", fill_uninitialized=True
+    )
     settings.apply()
     torch.set_num_threads(1)
     snapshot.seed_global(0)

@@ -1,6 +1,8 @@
 """CartPoles that misbehave on purpose, for runs with plugins=[tests.envs]. The cause is outside the configuration."""
 
 import os
+import signal
+import sys
 
 import numpy as np
 
@@ -16,9 +18,28 @@ class Mortal(Gymnasium):
     taken = 0
 
     def step(self, action: np.ndarray | int) -> Outcome:
+        if "hieros_repro.env.exactness" in sys.orig_argv:  # it lives while it is tried
+            return super().step(action)
         Mortal.taken += 1
         if Mortal.taken == int(os.environ.get("DIE_AT", "0")):
             os.kill(os.getpid(), int(os.environ["DIE_BY"]))
+        return super().step(action)
+
+
+class Interrupting(Gymnasium):
+    """The one that starts with seed 42 types Ctrl-C at its INTERRUPT_AT-th step: all that the terminal has started is told."""
+
+    first: int | None = None
+    taken = 0
+
+    def reset(self, seed: int) -> dict[str, np.ndarray]:
+        self.first = seed if self.first is None else self.first
+        return super().reset(seed)
+
+    def step(self, action: np.ndarray | int) -> Outcome:
+        self.taken += 1
+        if self.first == 42 and self.taken == int(os.environ.get("INTERRUPT_AT", "0")):
+            os.killpg(os.getpgrp(), signal.SIGINT)
         return super().step(action)
 
 

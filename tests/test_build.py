@@ -29,24 +29,28 @@ def test_nested_nodes_are_built_first():
     assert build.construct(node) == {"inner": 5, "plain": {"a": 1}}
 
 
-def test_an_environments_node_is_split_into_its_own_part_and_its_shells(config):
-    own, (vector, normaliser) = build.shells(config["env"])
-    assert set(own) == {"_target_", "id", "kwargs", "length"} and vector == {"num_envs": 3}
-    assert normaliser == {
+def test_an_environments_node_is_split_by_who_takes_what(config):
+    make, vector, normalise = build.recipe(config["env"])
+    assert make.kind is Gymnasium and set(make.values) == {"id", "kwargs", "length"}  # length: it keeps the time itself
+    assert make.wrappers == {"action_repeat": 1, "resize": None, "rescale_actions": False, "one_hot": False}
+    assert vector == {"num_envs": 3, "processes": 0, "worker_timeout": 300.0}
+    assert normalise == {
         "normalise_observation": False,
         "normalise_reward": True,
         "normalise_discount": 0.5,
         "normalise_clip": 10.0,
+        "clip_reward": None,
     }
-    assert set(own) | set(vector) | set(normaliser) == set(config["env"])
+    taken = {*make.values, *make.wrappers, *vector, *normalise}
+    assert taken == set(config["env"]) - {"_target_"}
 
 
 def test_environments_are_as_many_as_the_node_says_or_as_asked(config):
     seeds = build.training_seeds(Key(1), 1, "offset")
-    for count, asked in ((3, None), (5, 5)):
-        envs = build.environments(config["env"], seeds, asked)
-        assert envs.num_envs == count and len({id(env.env) for env in envs.envs}) == count
-        assert isinstance(envs.envs[0], Gymnasium)
+    recipe = build.recipe(config["env"])
+    for count, envs in ((3, recipe.training(seeds)), (5, recipe.evaluation(seeds, 5))):
+        assert envs.num_envs == count and len({id(env) for env in envs.batch.envs}) == count
+        assert isinstance(envs.batch.envs[0], Gymnasium)
         envs.close()
 
 
@@ -67,7 +71,7 @@ def test_an_agent_is_filled_from_the_seed(agent):
     spaces = None
     for seed, equal in ((42, True), (43, False)):
         configs = [check(compose(f"agent={agent}", f"seed={s}")) for s in (42, seed)]
-        spaces = spaces or build.environments(configs[0]["env"], lambda env, episode: 0, 1).spaces
+        spaces = spaces or build.recipe(configs[0]["env"]).training(lambda env, episode: 0).spaces
         made = [build.agent(config, spaces, build.construct(config["hardware"])) for config in configs]
         filled = [{name: tensor.detach().numpy() for name, tensor in one.parameters().items()} for one in made]
         weights = [name for name in filled[0] if name.endswith("weight")]
@@ -77,5 +81,5 @@ def test_an_agent_is_filled_from_the_seed(agent):
 def test_schedules_span_the_horizon_or_else_the_steps():
     for overrides, rate in ((["run.steps=1000"], 0.5), (["run.steps=1000", "run.horizon=2000"], 0.75)):
         plain = check(compose("agent.learning_rate=1.0", "agent.final_learning_rate=0.0", *overrides))
-        spaces = build.environments(plain["env"], lambda env, episode: 0, 1).spaces
+        spaces = build.recipe(plain["env"]).training(lambda env, episode: 0).spaces
         assert build.agent(plain, spaces, build.construct(plain["hardware"])).learning_rate(500) == rate

@@ -104,7 +104,8 @@ def test_a_folder_without_a_run_cannot_be_verified(tmp_path):
 
 
 def test_a_broken_claim_about_a_run_is_seen_and_said_where(tmp_path):
-    folder = run(tmp_path / "run", *chosen(Unrepeatable), "run.steps=150")
+    loose = "determinism.resume=episode_boundary"  # else no run would start
+    folder = run(tmp_path / "run", *chosen(Unrepeatable), "run.steps=150", loose)
     done = process("verify", "claim=same_seed", f"run={folder}", "verify_steps=null", cwd=tmp_path, TMPDIR=str(tmp_path))
     assert done.returncode == 1, done.stderr
     assert re.search(r"same_seed +BROKEN +metrics.jsonl, episodes.jsonl, ledger.jsonl differ", done.stdout)
@@ -114,6 +115,13 @@ def test_a_broken_claim_about_a_run_is_seen_and_said_where(tmp_path):
     kept = re.search(r"the runs are kept in (\S+)", done.stdout)
     assert kept
     assert facts(tmp_path / kept[1] / "baseline")["results"]["step"] == facts(folder)["results"]["step"]
+
+
+def test_an_environment_that_does_not_come_back_breaks_every_claim(tmp_path):
+    done = process("verify", "claim=same_seed", *chosen(Unrepeatable), "verify_steps=150", cwd=tmp_path, TMPDIR=str(tmp_path))
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"same_seed +BROKEN +env: Unrepeatable does not come back exactly, so exact resume is", done.stdout)
+    assert "two equally seeded copies side by side differ at step" in done.stdout
 
 
 def test_complete_needs_a_run_and_says_so(tmp_path):

@@ -20,7 +20,9 @@ def seed_everything(seed: int, rank: int = 0) -> int:
     What acts only before the interpreter starts (PYTHONHASHSEED, CUBLAS_WORKSPACE_CONFIG) cannot be set from inside: a
     warning says what to export.
     """
-    settings = Settings(algorithms="error", hash_seed=0, env_seeds="offset", save_rng=True, fill_uninitialized=False)
+    settings = Settings(
+        algorithms="error", hash_seed=0, env_seeds="offset", save_rng=True, resume="exact", fill_uninitialized=False
+    )
     _warn_about_environment(environment("error", 0))
     settings.apply()
     snapshot.seed_global(seed, rank)

@@ -22,6 +22,7 @@ import numpy as np
 STREAMS = {
     "init": "init/<module path>: a parameter's first value",
     "env": "env/<i>/<episode>: the seed of an environment's true reset",
+    "world": "world/<what>/<n>: what an environment of ours draws in an episode; its seed is the reset's",
     "act": "act/<block>: exploration noise, one block of ticks at a time",
     "replay": "replay/<update>: which windows an update is shown",
     "learn": "learn/<update>: the noise an update consumes",

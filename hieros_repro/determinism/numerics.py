@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 # Installed or not, a different version of these may compute different numbers.
-PACKAGES = ("torch", "numpy", "gymnasium", "ale-py", "mujoco", "dm-control", "opencv-python-headless", "crafter", "minigrid")
-VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE", "CUBLAS_WORKSPACE_CONFIG")
+PACKAGES = ("torch", "numpy", "gymnasium", "ale-py", "mujoco", "dm-control", "opencv-python-headless", "pillow",
+            "crafter", "minigrid")  # fmt: skip
+VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE",
+             "CUBLAS_WORKSPACE_CONFIG", "MUJOCO_GL")  # fmt: skip
 
 
 def numerics(device: str, precision: str, compile_mode: str | None, ranks: int) -> dict[str, Any]:

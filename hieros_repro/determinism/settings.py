@@ -21,6 +21,7 @@ class Settings:
     hash_seed: Annotated[int, Between(0, 2**32 - 1)] | None
     env_seeds: Literal["offset", "keyed"]
     save_rng: bool
+    resume: Literal["exact", "episode_boundary"]
     fill_uninitialized: bool
 
     def apply(self) -> None:

@@ -3,8 +3,9 @@
 import copy
 import difflib
 import importlib
+import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
@@ -13,14 +14,14 @@ from gymnasium import spaces as gym_spaces
 from gymnasium.error import Error as GymnasiumError
 
 from hieros_repro.env.base import Env, Outcome
-from hieros_repro.records import Count, Fault, Space, Spaces
+from hieros_repro.records import CannotRender, Count, Fault, Space, Spaces
 
 
 class Gymnasium(Env):
     """Wraps gymnasium.make(id, **kwargs).
 
-    A Box of uint8 with three axes is an image, any other Box a vector; Discrete observations become one-hot vectors; a Dict
-    gives one entry per key. Time limits are those of the registration unless `length` overrides them.
+    A Box of uint8 with two or three axes is an image, any other Box a vector; Discrete observations become one-hot vectors; a
+    Dict or Tuple gives one entry per leaf. Time limits are those of the registration unless `length` overrides them.
     """
 
     def __init__(self, render: bool = False, *, id: str, kwargs: dict[str, Any], length: Count | None):
@@ -28,7 +29,7 @@ class Gymnasium(Env):
         if render:  # off screen, and without a greeting
             os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
             os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-        module, _, name = id.rpartition(":")
+        self.id, (module, _, name) = id, id.rpartition(":")
         if module:
             importlib.import_module(module)
         spec = copy.deepcopy(gymnasium.spec(name))
@@ -61,6 +62,17 @@ class Gymnasium(Env):
         except (ImportError, GymnasiumError) as error:
             yield Fault("id", f"{id!r} needs a package that is not installed: {error}")
 
+    @classmethod
+    def sources(cls, **values: Any) -> list[str]:
+        """The file that defines the environment's class."""
+        module, _, name = values["id"].rpartition(":")
+        if module:
+            importlib.import_module(module)
+        entry = gymnasium.spec(name).entry_point
+        creator = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
+        file = inspect.getsourcefile(creator) if inspect.isclass(creator) or inspect.isfunction(creator) else None
+        return [file] if file else []
+
     def reset(self, seed: int) -> dict[str, np.ndarray]:
         self._steps = 0
         return self._read(self.env.reset(seed=seed)[0])
@@ -71,32 +83,50 @@ class Gymnasium(Env):
         return self._read(obs), float(reward), bool(terminated), bool(truncated) or self._steps == self._limit
 
     def render(self) -> np.ndarray:
+        if self.env.render_mode != "rgb_array":
+            raise CannotRender(f"{self.id} was made without pictures, or has none to give")
         return np.asarray(self.env.render())
 
     def close(self) -> None:
         self.env.close()
 
 
-def _observation(space: gymnasium.Space) -> tuple[dict[str, Space], Any]:
+Reader = Callable[[Any], np.ndarray]
+
+
+def _observation(space: gymnasium.Space) -> tuple[dict[str, Space], Callable[[Any], dict[str, np.ndarray]]]:
     """The spaces by name, and the function that turns an observation into arrays by name."""
-    if not isinstance(space, gym_spaces.Dict):
-        name, ours, read = _leaf(space)
+    leaves = dict(_leaves(space, "", lambda obs: obs))
+    if len(leaves) == 1:  # the commonest, without a loop per step
+        ((name, (ours, read)),) = leaves.items()
         return {name: ours}, lambda obs: {name: read(obs)}
-    leaves = {key: _leaf(child) for key, child in space.spaces.items()}
-    readers = [(key, read) for key, (_, _, read) in leaves.items()]
-    return {key: ours for key, (_, ours, _) in leaves.items()}, lambda obs: {key: read(obs[key]) for key, read in readers}
+    readers = [(name, read) for name, (_, read) in leaves.items()]
+    return {name: ours for name, (ours, _) in leaves.items()}, lambda obs: {name: read(obs) for name, read in readers}
 
 
-def _leaf(space: gymnasium.Space) -> tuple[str, Space, Any]:
+def _leaves(space: gymnasium.Space, name: str, find: Callable[[Any], Any]) -> Iterator[tuple[str, tuple[Space, Reader]]]:
+    """Name -> our space and how to read it, for every leaf. What lies in a Dict or Tuple is named by its path."""
+    if isinstance(space, gym_spaces.Dict | gym_spaces.Tuple):
+        children = space.spaces.items() if isinstance(space, gym_spaces.Dict) else enumerate(space.spaces)
+        for key, child in children:
+            yield from _leaves(child, f"{name}_{key}" if name else str(key), lambda obs, key=key: find(obs)[key])  # type: ignore[misc]
+        return
+    ours, read = _leaf(space)
+    yield name or ("image" if ours.kind == "image" else "vector"), (ours, read if not name else lambda obs: read(find(obs)))
+
+
+def _leaf(space: gymnasium.Space) -> tuple[Space, Reader]:
     if isinstance(space, gym_spaces.Box):
         if space.dtype == np.uint8 and len(space.shape) == 3:
-            return "image", Space("image", space.shape), lambda obs: obs
-        return "vector", Space("vector", space.shape), lambda obs: obs
+            return Space("image", space.shape), lambda obs: obs
+        if space.dtype == np.uint8 and len(space.shape) == 2:
+            return Space("image", (*space.shape, 1)), lambda obs: obs[:, :, None]
+        return Space("vector", space.shape), lambda obs: obs
     if isinstance(space, gym_spaces.Discrete):
         table = np.eye(int(space.n), dtype=np.float32)
-        return "vector", Space("vector", (int(space.n),)), lambda obs: table[int(obs) - int(space.start)]
+        return Space("vector", (int(space.n),)), lambda obs: table[int(obs) - int(space.start)]
     if isinstance(space, gym_spaces.MultiDiscrete | gym_spaces.MultiBinary):
-        return "vector", Space("vector", (gym_spaces.flatdim(space),)), lambda obs: gym_spaces.flatten(space, obs)
+        return Space("vector", (gym_spaces.flatdim(space),)), lambda obs: np.asarray(gym_spaces.flatten(space, obs))
     raise ValueError(f"observations of type {type(space).__name__} are not supported: wrap them into Box, Discrete or Dict")
 
 

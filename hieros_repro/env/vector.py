@@ -1,134 +1,156 @@
-"""E environments as one, in this process; every reset seeded explicitly, every state restorable in the middle of an episode."""
+"""E environments as one: episodes, seeds and scores are kept here, in whatever way the environments are stepped."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 
 from hieros_repro.determinism.fingerprint import digest_tree
-from hieros_repro.records import Count, Episode, Spaces, Step, Tree
-
-if TYPE_CHECKING:
-    from hieros_repro.env.base import Env
+from hieros_repro.env.base import Batch, Env, Past, Slots
+from hieros_repro.env.parallel import Parallel
+from hieros_repro.records import Count, Episode, Natural, Positive, Spaces, Step, Tree
 
 
 class Seeds(Protocol):
-    """The seed of environment i's n-th true reset."""
+    """The seed of environment i's n-th reset."""
 
     def __call__(self, env: int, episode: int) -> int: ...
 
 
 class Vector:
-    """Steps E environments in order. Semantics of episodes and resets: records.Step.
+    """Steps E environments, in this process or in `processes` others. Semantics of episodes and resets: records.Step.
 
-    An environment's state is its reset seed and the actions since; restoring replays them and checks the observation.
-    Every tick returns fresh arrays, which nobody writes to again.
+    An environment's state is its reset seed and either a snapshot or the actions since, which restoring replays; either way
+    the observation is checked. Every tick returns fresh arrays, which nobody writes to again.
     """
 
-    def __init__(self, make: "Callable[[], Env]", seeds: Seeds, *, num_envs: Count):
-        self.envs = [make() for _ in range(num_envs)]
-        self.spaces: Spaces = self.envs[0].spaces
+    def __init__(self, make: Callable[[], Env], seeds: Seeds, *, num_envs: Count, processes: Natural, worker_timeout: Positive):
+        self.batch: Batch
+        if processes:
+            self.batch = Parallel(make, num_envs, min(processes, num_envs), worker_timeout)
+        else:
+            self.batch = make().batch(make, num_envs)
+        self.spaces: Spaces = self.batch.spaces
         self.num_envs = num_envs
         self.finished: list[Episode] = []  # since somebody last took them
+        self.now: Step | None = None
         self._seeds = seeds
         self._shapes = {name: (num_envs, *space.shape) for name, space in self.spaces.observation.items()}
         self._dtypes = {name: space.dtype for name, space in self.spaces.observation.items()}
-        self._episodes = [0] * num_envs  # true resets so far
+        self._episodes = [0] * num_envs  # resets so far
         self._reset_seeds = [0] * num_envs
-        self._actions: list[list[Any]] = [[] for _ in range(num_envs)]
-        self._scores = [0.0] * num_envs
-        self.now: Step | None = None
+        self._lengths = np.zeros(num_envs, np.int64)  # actions since
+        self._scores = np.zeros(num_envs)
+        self._actions: list[np.ndarray] = []  # of the latest ticks, where replaying needs them
 
     def reset(self) -> Step:
         """The first row of E new episodes."""
-        self.now = self._blank()
-        for i in range(self.num_envs):
-            self._start(i, self.now)
-        return self.now
+        return self._tick(np.zeros(self.num_envs), range(self.num_envs))
 
     def step(self, action: np.ndarray) -> Step:
         """One tick: environments whose last row was shown start anew, the others take their action."""
-        before, after = self.now, self._blank()
-        assert before is not None, "reset() comes first"
-        obs, reward, _, is_last, is_terminal = after
-        ended = before.is_last.tolist()
-        for i, chosen in enumerate(action):
-            if ended[i]:
-                self._start(i, after)
-                continue
-            seen, gain, terminated, truncated = self.envs[i].step(chosen)
-            for name, value in seen.items():
-                obs[name][i] = value
-            reward[i] = gain
-            self._actions[i].append(chosen)
-            self._scores[i] += gain
-            if terminated or truncated:
-                is_last[i], is_terminal[i] = True, terminated
-                self.finished.append(Episode(i, len(self._actions[i]), self._scores[i]))
-        self.now = after
-        return after
+        assert self.now is not None, "reset() comes first"
+        return self._tick(action, np.flatnonzero(self.now.is_last).tolist() if self.now.is_last.any() else ())
+
+    def _tick(self, action: np.ndarray, starting: "range | list[int] | tuple[int, ...]") -> Step:
+        seeds = {i: self._seeds(i, self._episodes[i]) for i in starting}
+        slots = self._blank()
+        accounts = self.batch.step(action, seeds, slots)
+        self._scores += slots.reward
+        self._lengths += 1
+        if not self.batch.remembers:
+            self._actions.append(np.array(action))
+        is_first = np.zeros(self.num_envs, bool)
+        for i, seed in seeds.items():
+            is_first[i] = True
+            self._episodes[i] += 1
+            self._reset_seeds[i], self._lengths[i], self._scores[i] = seed, 0, 0.0
+        for i, account in accounts.items():
+            self.finished.append(Episode(i, int(self._lengths[i]), float(self._scores[i]), account))
+        if seeds:
+            self._forget()
+        self.now = Step(slots.obs, slots.reward.astype(np.float32), is_first, slots.is_last, slots.is_terminal)
+        return self.now
 
     def take_finished(self) -> list[Episode]:
         finished, self.finished = self.finished, []
         return finished
 
+    def render(self, env: int) -> np.ndarray:
+        return self.batch.render(env)
+
     def close(self) -> None:
-        for env in self.envs:
-            env.close()
+        self.batch.close()
 
-    def _start(self, i: int, row: Step) -> None:
-        seed = self._seeds(i, self._episodes[i])
-        for name, value in self.envs[i].reset(seed).items():
-            row.obs[name][i] = value
-        row.is_first[i] = True
-        self._episodes[i] += 1
-        self._reset_seeds[i], self._actions[i], self._scores[i] = seed, [], 0.0
-
-    def _blank(self) -> Step:
+    def _blank(self) -> Slots:
         obs = {name: np.empty(shape, self._dtypes[name]) for name, shape in self._shapes.items()}
-        return Step(obs, np.zeros(self.num_envs, np.float32), *np.zeros((3, self.num_envs), bool))
+        return Slots(obs, np.zeros(self.num_envs), *np.zeros((2, self.num_envs), bool))
+
+    def _forget(self) -> None:
+        """Drops ticks that no episode under way needs; only when half of them are such, as each drop costs a copy."""
+        needed = int(self._lengths.max())
+        if len(self._actions) > 2 * needed + 64:
+            self._actions = self._actions[len(self._actions) - needed :]
 
     # -- State ---------------------------------------------------------------------------------------------------------
 
     def state(self) -> Tree:
         assert self.now is not None, "there is no state before reset()"
+        dtype, taken = self.spaces.action.dtype, len(self._actions)
+        since = [0 if self.batch.remembers else int(length) for length in self._lengths]
         return {
             "episodes": list(self._episodes),
             "seeds": list(self._reset_seeds),
-            "actions": [np.array(actions, self.spaces.action.dtype) for actions in self._actions],
-            "scores": list(self._scores),
+            "actions": [np.array([a[i] for a in self._actions[taken - n :]], dtype) for i, n in enumerate(since)],
+            "snapshots": self.batch.snapshot(),
+            "lengths": self._lengths.tolist(),
+            "scores": self._scores.tolist(),
             "flags": np.stack([self.now.is_first, self.now.is_last, self.now.is_terminal]),
             "reward": self.now.reward,
             "digest": digest_tree(self.now.obs),
         }
 
-    def load(self, state: Tree) -> Step:
-        """Replays every environment to where it was and returns the row it showed."""
-        if len(state["seeds"]) != self.num_envs:
-            raise ValueError(f"the checkpoint holds {len(state['seeds'])} environments, this run has {self.num_envs}")
-        now = self._blank()
-        for i, (seed, actions) in enumerate(zip(state["seeds"], state["actions"], strict=True)):
-            self._replay(i, seed, actions, now)
-        now.reward[:] = state["reward"]
-        for flag, saved in zip(now[2:], state["flags"], strict=True):
-            flag[:] = saved
-        found = digest_tree(now.obs)
+    def load(self, state: Mapping[str, Tree]) -> Step:
+        """Every environment to where it was; returns the row it showed."""
+        obs = self.restored(state)
+        found = digest_tree(obs)
         if found != state["digest"]:
             raise ValueError(
-                f"the environments did not come back: replaying their actions shows observations with digest {found}, "
-                f"the checkpoint has {state['digest']}. The environment is not a function of its seed and actions, or its "
-                "version differs"
+                f"the environments did not come back: restoring them shows observations with digest {found}, the checkpoint "
+                f"has {state['digest']}. The environment is not a function of its seed and actions, or its version differs"
             )
-        self._episodes, self._scores = list(state["episodes"]), list(state["scores"])
+        self._episodes, self._reset_seeds = list(state["episodes"]), list(state["seeds"])
+        self._lengths, self._scores = np.array(state["lengths"]), np.array(state["scores"])
+        self._actions = _by_tick(state["actions"], self.spaces.action.dtype)
         self.finished = []
-        self.now = now
-        return now
+        self.now = Step(obs, np.array(state["reward"]), *(np.array(flag) for flag in state["flags"]))
+        return self.now
 
-    def _replay(self, i: int, seed: int, actions: np.ndarray, row: Step) -> None:
-        seen = self.envs[i].reset(seed)
-        self._reset_seeds[i], self._actions[i] = seed, []
-        for chosen in actions:
-            seen = self.envs[i].step(chosen)[0]
-            self._actions[i].append(chosen)
-        for name, value in seen.items():
-            row.obs[name][i] = value
+    def restored(self, state: Mapping[str, Tree]) -> Mapping[str, np.ndarray]:
+        """Every environment to where it was; the observation that is shown there."""
+        self._fits(state)
+        pasts = [Past(*past) for past in zip(state["seeds"], state["actions"], state["snapshots"], strict=True)]
+        obs = self._blank().obs
+        self.batch.restore(pasts, obs)
+        return obs
+
+    def start_anew(self, state: Mapping[str, Tree]) -> Step:
+        """The first rows of the episodes after those of a state: what was under way there is given up."""
+        self._fits(state)
+        self._episodes, self.finished, self._actions = list(state["episodes"]), [], []
+        return self.reset()
+
+    def _fits(self, state: Mapping[str, Tree]) -> None:
+        if len(state["seeds"]) != self.num_envs:
+            raise ValueError(f"the checkpoint holds {len(state['seeds'])} environments, this run has {self.num_envs}")
+
+
+def _by_tick(actions: list[np.ndarray], dtype: np.dtype) -> list[np.ndarray]:
+    """What each environment did since its reset, as one array per tick; ticks end together."""
+    ticks = max(map(len, actions), default=0)
+    shape = next((a.shape[1:] for a in actions if len(a)), ())
+    table = np.zeros((ticks, len(actions), *shape), dtype)
+    for i, taken in enumerate(actions):
+        if len(taken):
+            table[ticks - len(taken) :, i] = taken
+    return list(table)

@@ -1,98 +1,184 @@
-"""Running statistics that normalise what a vector of environments shows."""
+"""What any single environment can be wrapped into. A wrapper's own state, if it has one, is part of the snapshot."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from hieros_repro.records import Arrays, Fraction, NonNegative, Spaces, Step, Tree
-
-EPSILON = 1e-8
-
-
-class Moments:
-    """Mean and variance of everything seen so far, per dimension (Chan et al. 1979), in float64."""
-
-    def __init__(self, shape: tuple[int, ...]):
-        self.mean = np.zeros(shape)
-        self.variance = np.ones(shape)
-        self.count = 0.0
-
-    def update(self, batch: np.ndarray) -> None:
-        """Merges the moments of a batch: n = n1 + n2, m = m1 + d n2/n, s = s1 + s2 + d^2 n1 n2/n with d = m2 - m1."""
-        count, mean, variance = len(batch), batch.mean(0), batch.var(0)
-        total, gap = self.count + count, mean - self.mean
-        squares = self.variance * self.count + variance * count + gap**2 * self.count * count / total
-        self.mean, self.variance, self.count = self.mean + gap * count / total, squares / total, total
-
-    def state(self) -> Tree:
-        return {"mean": self.mean.copy(), "variance": self.variance.copy(), "count": self.count}
-
-    def load(self, state: Tree) -> None:
-        self.mean, self.variance = np.array(state["mean"]), np.array(state["variance"])
-        self.count = state["count"]
+from hieros_repro.env.base import Env, Outcome
+from hieros_repro.records import Count, Space, Spaces, Tree
 
 
-class Normaliser:
-    """Normalises vector observations and rewards by statistics shared over environments, updated once a tick.
+class Wrapper(Env):
+    """Passes everything on."""
 
-    Observations become (x - mean) / std. Rewards are divided by the standard deviation of the discounted return, summed per
-    environment as it goes; they keep their sign and zero. Both are clipped. Scores of episodes are never normalised.
-    """
+    def __init__(self, env: Env):
+        self.env, self.spaces = env, env.spaces
 
-    def __init__(
-        self,
-        spaces: Spaces,
-        num_envs: int,
-        *,
-        normalise_observation: bool,
-        normalise_reward: bool,
-        normalise_discount: Fraction,
-        normalise_clip: NonNegative,
-    ):
-        self.reward, self.discount, self.clip = normalise_reward, normalise_discount, normalise_clip
-        vectors = {name: space for name, space in spaces.observation.items() if space.kind == "vector"}
-        self._observations = {name: Moments(v.shape) for name, v in vectors.items()} if normalise_observation else {}
-        self._returns = Moments(())
-        self._running = np.zeros(num_envs)
+    def reset(self, seed: int) -> dict[str, np.ndarray]:
+        return self.env.reset(seed)
 
-    def __call__(self, step: Step, frozen: bool = False) -> Step:
-        """The normalised row. Frozen (evaluation): the statistics are used, not updated."""
-        if not frozen:
-            self._update(step)
-        if self._observations:
-            step = step._replace(obs=self.observe(step.obs))
-        if self.reward:
-            scaled = step.reward / np.sqrt(self._returns.variance + EPSILON)
-            step = step._replace(reward=np.clip(scaled, -self.clip, self.clip).astype(np.float32))
-        return step
+    def step(self, action: np.ndarray | int) -> Outcome:
+        return self.env.step(action)
 
-    def observe(self, obs: Arrays) -> dict[str, np.ndarray]:
-        normalised = dict(obs)
-        for name, moments in self._observations.items():
-            scaled = (obs[name] - moments.mean) / np.sqrt(moments.variance + EPSILON)
-            normalised[name] = np.clip(scaled, -self.clip, self.clip).astype(np.float32)
-        return normalised
+    def account(self) -> Mapping[str, float]:
+        return self.env.account()
 
-    def _update(self, step: Step) -> None:
-        for name, moments in self._observations.items():
-            moments.update(step.obs[name])
-        if self.reward:
-            self._running = self._running * self.discount * ~step.is_first + step.reward
-            if not step.is_first.all():
-                self._returns.update(self._running[~step.is_first])
+    def snapshot(self) -> Tree:
+        return self.env.snapshot()
 
-    def state(self) -> dict[str, Any]:
-        return {
-            "observations": {name: moments.state() for name, moments in self._observations.items()},
-            "returns": self._returns.state(),
-            "running": self._running.copy(),
-        }
+    def restore(self, seed: int, snapshot: Tree) -> dict[str, np.ndarray]:
+        return self.env.restore(seed, snapshot)
 
-    def load(self, state: dict[str, Any]) -> None:
-        """What a branch has only just switched on, or whose environments start anew, is not in the state."""
-        for name, moments in self._observations.items():
-            if name in state["observations"]:
-                moments.load(state["observations"][name])
-        self._returns.load(state["returns"])
-        if "running" in state:
-            self._running = np.array(state["running"])
+    def restorable(self) -> bool:
+        return self.env.restorable()
+
+    def render(self) -> np.ndarray:
+        return self.env.render()
+
+    def close(self) -> None:
+        self.env.close()
+
+
+class Repeat(Wrapper):
+    """Takes every action `times` times, or until the episode ends. Rewards add up; the last observation is shown."""
+
+    def __init__(self, env: Env, times: int):
+        super().__init__(env)
+        self.times = times
+
+    def step(self, action: np.ndarray | int) -> Outcome:
+        total = 0.0
+        for _ in range(self.times):
+            obs, reward, terminated, truncated = self.env.step(action)
+            total += reward
+            if terminated or truncated:
+                break
+        return obs, total, terminated, truncated
+
+
+class TimeLimit(Wrapper):
+    """Ends an episode after `length` steps: a time-out, not a termination."""
+
+    def __init__(self, env: Env, length: int):
+        super().__init__(env)
+        self.length = length
+        self.steps = 0
+
+    def reset(self, seed: int) -> dict[str, np.ndarray]:
+        self.steps = 0
+        return self.env.reset(seed)
+
+    def step(self, action: np.ndarray | int) -> Outcome:
+        obs, reward, terminated, truncated = self.env.step(action)
+        self.steps += 1
+        return obs, reward, terminated, truncated or (self.steps >= self.length and not terminated)
+
+    def snapshot(self) -> Tree:
+        return {"steps": self.steps, "inner": self.env.snapshot()} if self.env.restorable() else None
+
+    def restore(self, seed: int, snapshot: Tree) -> dict[str, np.ndarray]:
+        self.steps = snapshot["steps"]
+        return self.env.restore(seed, snapshot["inner"])
+
+
+class Resize(Wrapper):
+    """Images at another size; each new pixel is the mean of the area it covers, rounded."""
+
+    def __init__(self, env: Env, size: tuple[int, int]):
+        super().__init__(env)
+        self.size = size
+        images = {name: space for name, space in env.spaces.observation.items() if space.kind == "image"}
+        self.spaces = Spaces(
+            {n: replace(s, shape=(*size, s.shape[2])) if n in images else s for n, s in env.spaces.observation.items()},
+            env.spaces.action,
+        )
+        self._shares = {name: _shares(space.shape, size) for name, space in images.items()}
+
+    def reset(self, seed: int) -> dict[str, np.ndarray]:
+        return self._resized(self.env.reset(seed))
+
+    def step(self, action: np.ndarray | int) -> Outcome:
+        obs, *outcome = self.env.step(action)
+        return self._resized(obs), *outcome  # type: ignore[return-value]
+
+    def restore(self, seed: int, snapshot: Tree) -> dict[str, np.ndarray]:
+        return self._resized(self.env.restore(seed, snapshot))
+
+    def _resized(self, obs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: self._image(value, *self._shares[name]) if name in self._shares else value for name, value in obs.items()}
+
+    def _image(self, image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Sums of whole numbers, which floats hold exactly in whatever order they are added; then one division."""
+        height, width, channels = image.shape
+        lower = (rows @ image.reshape(height, -1).astype(rows.dtype)).reshape(-1, width, channels)
+        smaller = (columns @ lower.swapaxes(0, 1).reshape(width, -1)).reshape(len(columns), -1, channels)
+        return np.rint(smaller.swapaxes(0, 1) / (height * width)).astype(np.uint8)
+
+
+def _shares(shape: tuple[int, ...], size: tuple[int, int]) -> list[np.ndarray]:
+    """For rows and columns: (new, old) what every new pixel covers of every old one, in units that make it whole numbers."""
+    exact, found = np.float32 if 255 * shape[0] * shape[1] < 2**24 else np.float64, []
+    for old, new in zip(shape[:2], size, strict=True):
+        starts, edges = np.arange(old) * new, np.arange(new + 1)[:, None] * old
+        covered = np.minimum(edges[1:], starts + new) - np.maximum(edges[:-1], starts)
+        found.append(np.maximum(covered, 0).astype(exact))
+    return found
+
+
+class Rescale(Wrapper):
+    """Continuous actions between -1 and 1, clipped to that and stretched to the environment's bounds where those are finite."""
+
+    def __init__(self, env: Env):
+        super().__init__(env)
+        space = env.spaces.action
+        low, high = (np.array(bound, np.float64).reshape(space.shape) for bound in (space.low, space.high))
+        finite = np.isfinite(low) & np.isfinite(high)
+        self.low, self.high = np.where(finite, low, -1.0), np.where(finite, high, 1.0)
+        self.bound = np.where(finite, 1.0, np.inf)
+        bound = tuple(float(x) for x in self.bound.flatten())
+        self.spaces = Spaces(env.spaces.observation, replace(space, low=tuple(-x for x in bound), high=bound))
+
+    def step(self, action: np.ndarray | int) -> Outcome:
+        clipped = np.clip(np.asarray(action, np.float64), -self.bound, self.bound)
+        return self.env.step((self.low + (clipped + 1) / 2 * (self.high - self.low)).astype(np.float32))
+
+
+class OneHot(Wrapper):
+    """Discrete actions as vectors of which one entry is 1 and all others are 0, exactly."""
+
+    def __init__(self, env: Env):
+        super().__init__(env)
+        (count,) = env.spaces.action.sizes
+        self.spaces = Spaces(env.spaces.observation, Space("onehot", (count,), sizes=(count,)))
+
+    def step(self, action: np.ndarray | int) -> Outcome:
+        chosen = np.asarray(action)
+        index = int(chosen.argmax())
+        if chosen[index] != 1 or np.count_nonzero(chosen) != 1:
+            raise ValueError(f"the action {chosen.tolist()} is not one-hot")
+        return self.env.step(index)
+
+
+def wrapped(
+    env: Env,
+    *,
+    action_repeat: Count = 1,
+    length: Count | None = None,
+    resize: list[Count] | None = None,
+    rescale_actions: bool = False,
+    one_hot: bool = False,
+) -> Env:
+    """An environment in the wrappers that are asked for; what its class does itself is not asked for here."""
+    asked: list[tuple[Any, type[Wrapper], tuple[Any, ...]]] = [
+        (action_repeat > 1, Repeat, (action_repeat,)),
+        (length, TimeLimit, (length,)),
+        (resize, Resize, (tuple(resize or ()),)),
+        (rescale_actions and env.spaces.action.kind == "continuous", Rescale, ()),
+        (one_hot and env.spaces.action.kind == "discrete", OneHot, ()),
+    ]
+    for wanted, wrapper, arguments in asked:
+        if wanted:
+            env = wrapper(env, *arguments)
+    return env

@@ -100,6 +100,8 @@ def _replayer(notes: list[Any], inputs: list[Tensor], outputs: list[Tensor]) -> 
             continue
         where = tree_map_only(Tensor, place, (args, kwargs))
         made = [slots.setdefault(id(t), _Slot(len(slots))) for t in tree_iter(result) if isinstance(t, Tensor)]
+        if func is torch.ops.aten.convolution_backward.default:
+            func, where = _script_of_convolution_backward(where[0])
         steps.append((func, *where, made))
     last = [place(tensor) for tensor in outputs]
 
@@ -112,6 +114,19 @@ def _replayer(notes: list[Any], inputs: list[Tensor], outputs: list[Tensor]) -> 
         return tuple(known[slot] for slot in last)
 
     return replay
+
+
+def _script_of_convolution_backward(arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], Any]:
+    """The same with all but its tensors written into it: tracing knows no lists of booleans (which gradients are wanted)."""
+    *tensors, wanted = arguments[:3], arguments[-1]
+    constants = ", ".join(repr(list(a) if isinstance(a, tuple) else a) for a in arguments[3:])
+    found = ", ".join(f"found[{i}]" for i, is_wanted in enumerate(wanted) if is_wanted)
+    source = f"""
+def run(grad, inputs, weight):
+    found = torch.ops.aten.convolution_backward(grad, inputs, weight, {constants})
+    return {found}
+"""
+    return torch.jit.CompilationUnit(source).run, (*tensors, {})
 
 
 def _filled(arguments: Iterable[Any], known: Mapping[int, Tensor]) -> list[Any]:

@@ -22,6 +22,7 @@ MEANINGS = {
     "episode/length": "their mean length in steps",
     "episode/count": "how many they are",
     "eval/score": "mean return over evaluation episodes: the main score",
+    "eval/human_normalised": "(score - random) / (human - random): 0 plays like chance, 1 like a human",
     "eval/score_std": "sample standard deviation over those episodes",
     "eval/score_min": "worst evaluation episode",
     "eval/score_max": "best evaluation episode",
@@ -112,8 +113,8 @@ class Log:
             sink.timing(row)
 
     def episodes(self, step: int, episodes: Iterable[Episode]) -> None:
-        for env, length, score in episodes:
-            self.files["episodes"].write({"step": step, "env": env, "length": length, "return": score})
+        for env, length, score, account in episodes:
+            self.files["episodes"].write({"step": step, "env": env, "length": length, "return": score, **account})
 
     def ledger(self, line: dict[str, Any]) -> None:
         self.files["ledger"].write(line)

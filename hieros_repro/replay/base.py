@@ -32,6 +32,10 @@ class Replay(ABC):
         """Stores what an update computed for the rows it was shown (latents, priorities)."""
         raise ValueError(f"a {self.kind} replay keeps nothing that could be written back")
 
+    def cut(self) -> None:
+        """The next rows start new episodes although those under way were not over: what reaches across is not learned from."""
+        raise ValueError(f"a {self.kind} replay cannot go on after episodes were cut off")
+
     @abstractmethod
     def state(self) -> Tree: ...
 

@@ -59,6 +59,17 @@ class Rollout(Replay):
         rows = {name: store[:length] for name, store in (self._rows | self._came).items()}
         return {"obs": {name: store[: length + 1] for name, store in self._obs.items()}, **rows}
 
+    def cut(self) -> None:
+        """The last row held becomes its episode's last, by a time-out: what its action led to is not known."""
+        t = self.filled - 1
+        if t < 0:
+            return
+        came = self._came
+        came["valid"][t] = came["is_last"][t] = came["is_terminal"][t] = False
+        came["reward"][t] = 0.0
+        if t > 0:
+            came["is_last"][t - 1] |= came["valid"][t - 1]
+
     def state(self) -> Tree:
         held = self.filled
         return {

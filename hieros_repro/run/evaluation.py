@@ -1,15 +1,17 @@
 """Evaluation: its own environments, carry and keys. It reads the agent and changes nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from hieros_repro.agent.base import Agent
 from hieros_repro.determinism.keys import Key
+from hieros_repro.env.normalise import Normaliser
 from hieros_repro.env.vector import Seeds, Vector
-from hieros_repro.env.wrapper import Normaliser
 from hieros_repro.records import Arrays, Episode, Step
+from hieros_repro.stats.normalise import human_normalised
 
 NOISE_BLOCK = 256  # ticks of acting noise drawn at once
 
@@ -18,6 +20,7 @@ class Result(NamedTuple):
     """Scores in the order of (environment, episode)."""
 
     episodes: list[Episode]
+    references: Mapping[str, float] = MappingProxyType({})  # scores of others in the same environment, by name
 
     @property
     def scores(self) -> list[float]:
@@ -34,7 +37,11 @@ class Result(NamedTuple):
         }
         if len(scores) > 1:
             row["eval/score_std"] = float(scores.std(ddof=1))
-        return row
+        if {"random", "human"} <= set(self.references):
+            row["eval/human_normalised"] = human_normalised(row["eval/score"], **self.references)
+        told = [episode.account for episode in self.episodes]
+        names = sorted({name for account in told for name in account})
+        return row | {f"eval/{name}": float(np.mean([account[name] for account in told if name in account])) for name in names}
 
 
 class NoiseFeed:
@@ -56,8 +63,14 @@ class NoiseFeed:
 class Evaluator:
     """Plays episodes in environments of its own, built anew for each evaluation."""
 
-    def __init__(self, make: Callable[[Seeds, int, bool], Vector], num_envs: int, key: Key):
-        self._make = make
+    def __init__(
+        self,
+        make: Callable[[Seeds, int, bool], Vector],
+        num_envs: int,
+        key: Key,
+        references: Mapping[str, float] = MappingProxyType({}),
+    ):
+        self._make, self._references = make, references
         self._num_envs = num_envs
         self._key = key
 
@@ -88,7 +101,7 @@ class Evaluator:
                     break
         finally:
             envs.close()
-        return Result([episode for done in found for episode in done])
+        return Result([episode for done in found for episode in done], self._references)
 
     def film(self, agent: Agent, normaliser: Normaliser, step: int) -> list[np.ndarray]:
         """The frames of one greedy episode."""
@@ -97,7 +110,7 @@ class Evaluator:
         frames = []
         try:
             for row in play(agent, envs, normaliser, NoiseFeed(key("act"), agent, 1), greedy=True):
-                frames.append(envs.envs[0].render())
+                frames.append(envs.render(0))
                 if row.is_last[0]:
                     return frames
         finally:

@@ -9,8 +9,9 @@ from hieros_repro.agent.base import Agent
 from hieros_repro.determinism import snapshot
 from hieros_repro.determinism.keys import Key
 from hieros_repro.determinism.ledger import Ledger, shown
+from hieros_repro.determinism.settings import Settings
+from hieros_repro.env.normalise import Normaliser
 from hieros_repro.env.vector import Vector
-from hieros_repro.env.wrapper import Normaliser
 from hieros_repro.hardware.device import Hardware
 from hieros_repro.log.base import Log, plain_number
 from hieros_repro.log.tally import Tally
@@ -35,13 +36,14 @@ class Parts(NamedTuple):
     log: Log
     save: Callable[[int, Mapping[str, Tree]], None]
     keep_best: Callable[[int, float, Tree], None]
+    frames: int = 1  # environment frames per step
 
 
 class Loop:
     """Runs until `plan.steps` or until `stop` says so. Everything that must survive a restart is in `state`."""
 
-    def __init__(self, parts: Parts, plan: Plan, stop: Callable[[], bool], save_rng: bool):
-        self.parts, self.plan, self.stop, self.save_rng = parts, plan, stop, save_rng
+    def __init__(self, parts: Parts, plan: Plan, stop: Callable[[], bool], settings: Settings):
+        self.parts, self.plan, self.stop, self.settings = parts, plan, stop, settings
         self.ledger = Ledger(parts.log.ledger, plan.fingerprint_every)
         self.noise = NoiseFeed(parts.key("act"), parts.agent, parts.envs.num_envs)
         self.pace = Pace(parts.agent.train_ratio)
@@ -59,9 +61,7 @@ class Loop:
         """All remaining ticks, then the final evaluation."""
         parts, plan = self.parts, self.plan
         if self.now is None:
-            self.now = parts.normaliser(parts.envs.reset())
-            self.carry = parts.agent.initial(parts.envs.num_envs)
-            self.ledger.see(shown(self.now))
+            self._begin(parts.envs.reset())
         self.rates.start(self.step, self.update)
         self._look()  # what was due when the run was stopped
         while self.step < plan.steps:
@@ -80,6 +80,12 @@ class Loop:
         if final is None:
             raise Stopped(f"stopped during the final evaluation; the checkpoint of step {self.step:,} has everything else")
         return final
+
+    def _begin(self, first: Step) -> None:
+        """The first rows of new episodes everywhere."""
+        self.now = self.parts.normaliser(first)
+        self.carry = self.parts.agent.initial(self.parts.envs.num_envs)
+        self.ledger.see(shown(self.now))
 
     # -- One tick ------------------------------------------------------------------------------------------------------
 
@@ -160,7 +166,9 @@ class Loop:
 
     def _log_row(self) -> None:
         self.parts.log.timing(self.rates.row(self.step, self.update))
-        self.parts.log.metrics({"step": self.step, "updates": self.update, **self.tally.row(), **self._learned})
+        frames = {"frames": self.step * self.parts.frames} if self.parts.frames > 1 else {}
+        row = {"step": self.step, **frames, "updates": self.update, **self.tally.row(), **self._learned}
+        self.parts.log.metrics(row)
         self._looked["log"] = self.step
 
     def _evaluate_scheduled(self) -> None:
@@ -184,6 +192,9 @@ class Loop:
         self.watch.lap("evaluate")
         return result
 
+    def close(self) -> None:
+        self.parts.envs.close()
+
     # -- State ---------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tree]:
@@ -203,7 +214,7 @@ class Loop:
             "env": {"envs": parts.envs.state(), "normaliser": parts.normaliser.state()},
             "agent": parts.agent.state(),
             "replay": {name: replay.state() for name, replay in parts.replays.items()},
-            **({"rng_state": snapshot.take()} if self.save_rng else {}),
+            **({"rng_state": snapshot.take()} if self.settings.save_rng else {}),
         }
 
     def load(self, state: Mapping[str, Tree]) -> None:
@@ -213,7 +224,11 @@ class Loop:
         for name, replay in state["replay"].items():
             parts.replays[name].load(replay)
         parts.normaliser.load(state["env"]["normaliser"])
-        if "envs" in state["env"]:  # a branch with other environments starts them anew
+        if "envs" in state["env"] and self.settings.resume == "episode_boundary":
+            self._begin(parts.envs.start_anew(state["env"]["envs"]))
+            for replay in parts.replays.values():
+                replay.cut()
+        elif "envs" in state["env"]:  # a branch with other environments starts them anew
             self.now = parts.normaliser(parts.envs.load(state["env"]["envs"]), frozen=True)
             self.carry = loop["carry"]
         self.ledger.load(loop["ledger"])

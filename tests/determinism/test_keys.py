@@ -68,7 +68,7 @@ def test_another_process_draws_the_same_numbers():
 
 
 def test_an_unknown_stream_is_refused_with_the_nearest_name():
-    with pytest.raises(ValueError, match=r"'lern'.*init, env, act, replay, learn.*did you mean 'learn'\?"):
+    with pytest.raises(ValueError, match=r"'lern'.*init, env, world, act, replay, learn.*did you mean 'learn'\?"):
         Key(1)("lern", 3)
 
 

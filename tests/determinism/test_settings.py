@@ -20,7 +20,9 @@ def flags() -> dict:
 
 
 def applied(algorithms: str, fill: bool = False) -> dict:
-    Settings(algorithms=algorithms, hash_seed=0, env_seeds="offset", save_rng=True, fill_uninitialized=fill).apply()
+    Settings(
+        algorithms=algorithms, hash_seed=0, env_seeds="offset", save_rng=True, resume="exact", fill_uninitialized=fill
+    ).apply()
     return flags()
 
 
@@ -118,7 +120,9 @@ def test_a_restart_that_did_not_help_raises_instead_of_looping(executed, monkeyp
 
 def test_only_strict_and_warn_promise_something():
     made = {
-        name: Settings(algorithms=name, hash_seed=0, env_seeds="offset", save_rng=True, fill_uninitialized=False).promise()
+        name: Settings(
+            algorithms=name, hash_seed=0, env_seeds="offset", save_rng=True, resume="exact", fill_uninitialized=False
+        ).promise()
         for name in EXPECTED
     }
     assert "same bits" in made["error"]

@@ -19,7 +19,7 @@ def seeds(env: int, episode: int) -> int:
 
 
 def vector(kind: str = "discrete", count: int = 2, ends: dict = ENDS) -> Vector:
-    return Vector(lambda: Scripted(ends, kind), seeds, num_envs=count)
+    return Vector(lambda: Scripted(ends, kind), seeds, num_envs=count, processes=0, worker_timeout=60.0)
 
 
 def table(rows: list) -> list[dict]:
@@ -133,7 +133,7 @@ def test_a_restored_vector_can_be_saved_again():
 
 
 def test_an_environment_that_is_no_function_of_its_seed_is_refused():
-    envs, other = (Vector(lambda: Foreign({}), seeds, num_envs=2) for _ in range(2))
+    envs, other = (Vector(lambda: Foreign({}), seeds, num_envs=2, processes=0, worker_timeout=60.0) for _ in range(2))
     envs.reset()
     envs.step(np.array([1, 1]))
     state = envs.state()

@@ -1,15 +1,21 @@
-"""Environments made for tests: scripted by hand, of every kind of space, and one that is no function of its seed."""
+"""Environments made for tests: scripted by hand, of every kind of space, that fail, and that do not come back exactly."""
 
 import copy
+import ctypes
 import itertools
-from typing import Any
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
 from hieros_repro.env.base import Env, Outcome
-from hieros_repro.records import Space, Spaces
+from hieros_repro.records import Space, Spaces, Tree, UserError
 
 OUTSIDE = itertools.count()
 
@@ -46,6 +52,161 @@ class Foreign(Scripted):
 
     def shown(self, action: np.ndarray | int) -> dict[str, np.ndarray]:
         return {"vector": np.array([next(OUTSIDE), self.ticks, 0], np.float32)}
+
+
+class Remembered(Scripted):
+    """Comes back by a snapshot."""
+
+    def snapshot(self) -> Tree:
+        return {"ticks": self.ticks, "of": np.array([self.seed])}
+
+    def restore(self, seed: int, snapshot: Tree) -> dict[str, np.ndarray]:
+        assert snapshot["of"].tolist() == [seed]
+        self.seed, self.ticks = seed, snapshot["ticks"]
+        return self.shown(0)
+
+    def shown(self, action: np.ndarray | int) -> dict[str, np.ndarray]:
+        return super().shown(0)
+
+    def account(self) -> dict[str, float]:
+        return {"tens": self.ticks // 10, "seed": self.seed}
+
+
+# -- That fail ---------------------------------------------------------------------------------------------------------
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+FAULTS: dict[str, Callable[[], Any]] = {
+    "raises": lambda: _raise(OverflowError("the pole broke")),
+    "refuses": lambda: _raise(UserError("env.task: the file of this task is not there")),
+    "is killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "crashes": lambda: ctypes.string_at(0),
+    "leaves": lambda: os._exit(3),
+    "stands still": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "sleeps": lambda: time.sleep(60),
+}
+
+
+class Faulty(Scripted):
+    """Fails in one way at one place: when it is made, or reset with a seed, at the third step thereafter, or closed."""
+
+    def __init__(self, place: str, fault: str, of: int = 0):
+        super().__init__({})
+        self.place, self.fault, self.of = place, fault, of
+        self._fail("init")
+
+    def reset(self, seed: int) -> dict[str, np.ndarray]:
+        if seed == self.of:
+            self._fail("reset")
+        return super().reset(seed)
+
+    def step(self, action: np.ndarray | int) -> Outcome:
+        if (self.seed, self.ticks) == (self.of, 2):
+            self._fail("step")
+        return super().step(action)
+
+    def close(self) -> None:
+        self._fail("close")
+
+    def _fail(self, place: str) -> None:
+        if place == self.place:
+            FAULTS[self.fault]()
+
+
+# -- That do not come back exactly -------------------------------------------------------------------------------------
+
+
+class Inexact(Scripted):
+    """Pays what does not follow from its seed and actions alone; subclasses say what."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def step(self, action: np.ndarray | int) -> Outcome:
+        obs, _, terminated, truncated = super().step(action)
+        return obs, self.paid(), terminated, truncated
+
+    def paid(self) -> float:
+        raise NotImplementedError
+
+
+class Exact(Inexact):
+    """Is not, in spite of its base."""
+
+    def paid(self) -> float:
+        return float(self.ticks)
+
+
+class Global(Inexact):
+    """A generator that all copies share, seeded by each reset."""
+
+    def reset(self, seed: int) -> dict[str, np.ndarray]:
+        random.seed(seed)
+        return super().reset(seed)
+
+    def paid(self) -> float:
+        return random.random()
+
+
+class Entropy(Inexact):
+    def paid(self) -> float:
+        return os.urandom(1)[0] / 255
+
+
+class Counted(Inexact):
+    """All copies count together."""
+
+    steps: ClassVar[int] = 0
+
+    def paid(self) -> float:
+        Counted.steps += 1
+        return float(Counted.steps)
+
+
+class Hashed(Inexact):
+    """Another value in every process, unless PYTHONHASHSEED is set."""
+
+    def paid(self) -> float:
+        return hash("reward") % 100_003 / 100_003
+
+
+class Aged(Inexact):
+    """What it pays grows with its first two episodes, as if they had left something behind."""
+
+    resets = 0
+
+    def reset(self, seed: int) -> dict[str, np.ndarray]:
+        self.resets += 1
+        return super().reset(seed)
+
+    def paid(self) -> float:
+        return float(min(self.resets, 3))
+
+
+class Forgetful(Remembered):
+    """Its snapshot lacks the sum of its actions, which it pays."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.total = 0.0
+
+    def step(self, action: np.ndarray | int) -> Outcome:
+        obs, _, terminated, truncated = super().step(action)
+        self.total += float(np.sum(action))
+        return obs, self.total, terminated, truncated
+
+
+class Shown(Forgetful):
+    """As that, and shows it."""
+
+    def shown(self, action: np.ndarray | int) -> dict[str, np.ndarray]:
+        return {"vector": np.array([self.seed, self.ticks, getattr(self, "total", 0)], np.float32)}
+
+
+# -- Gymnasium's -------------------------------------------------------------------------------------------------------
 
 
 class Picture(gymnasium.Env):

@@ -113,3 +113,20 @@ def test_a_recorded_run_and_an_eager_one_are_equal_byte_for_byte(tmp_path, overr
     assert unequal_files(recorded, eager) == []
     assert facts(recorded)["digests"] == facts(eager)["digests"]
     assert (facts(recorded)["numerics"]["compile"], facts(eager)["numerics"]["compile"]) == ("record", None)
+
+
+def test_convolutions_and_their_gradients_are_recorded():
+    """Of the first layer only the weight's gradient is wanted, of the second the input's too."""
+    weights = [torch.nn.Parameter(draw(4, 3, 2, 2, name="c1")), torch.nn.Parameter(draw(5, 4, 2, 2, name="c2"))]
+    bias = draw(5, name="b")
+
+    def gradients(image: Tensor) -> list[Tensor]:
+        with torch.enable_grad():
+            seen = functional.conv2d(functional.conv2d(image, weights[0], stride=2).relu(), weights[1], bias, padding=1)
+            return list(torch.autograd.grad(seen.square().mean(), weights))
+
+    recorded = Recorded(gradients, [*weights, bias])
+    recorded(draw(6, 3, 8, 8, name="before"))
+    image = draw(6, 3, 8, 8, name="after")
+    for found, expected in zip(recorded(image), gradients(image), strict=True):
+        assert torch.equal(found, expected) and expected.abs().sum() > 0

@@ -2,8 +2,10 @@ import copy
 
 import numpy as np
 import pytest
+import torch
 
 from hieros_repro.determinism.keys import Key
+from hieros_repro.ops.returns import generalised_advantage
 from hieros_repro.records import Request, Rows, Space, Spaces, Step
 from hieros_repro.replay.rollout import Rollout
 
@@ -125,6 +127,64 @@ def test_a_saved_state_does_not_change_with_later_rows():
 def test_a_rollout_that_is_too_long_is_refused():
     with pytest.raises(ValueError, match=r"holds 4 ticks, replay\.length is 3"):
         Rollout(SPACES, 2, length=3).load(filled(4).state())
+
+
+# -- Episodes that are cut off -----------------------------------------------------------------------------------------
+
+
+def cut(held: int, **ends) -> dict:
+    """What is learned from a rollout that held so many rows when its episodes were cut off; new ones start at tick 50."""
+    rollout = filled(held, **ends)
+    rollout.cut()
+    return filled(4 - held, start=50, rollout=rollout).sample(KEY, ALL)
+
+
+def test_the_last_row_before_a_cut_ends_its_episode_by_a_time_out():
+    batch = cut(3)
+    assert batch["obs"]["vector"].squeeze(-1).tolist() == [[0, 1], [10, 11], [20, 21], [500, 501], [510, 511]]
+    assert batch["is_last"].tolist() == [[False, False], [True, True], [False, False], [False, False]]
+    assert not batch["is_terminal"].any()
+    assert batch["valid"].tolist() == [[True, True], [True, True], [False, False], [True, True]]
+    assert batch["reward"].tolist() == [[100, 101], [200, 201], [0, 0], [5100, 5101]]
+
+
+def test_an_end_that_was_seen_before_a_cut_stays_what_it_was():
+    """Environment 0 terminates in row 1: its row 2 is the first of an episode, which is lost with the cut."""
+    batch = cut(3, last=1, terminal=1)
+    assert batch["is_last"][:, 0].tolist() == batch["is_terminal"][:, 0].tolist() == [True, False, False, False]
+    assert batch["valid"][:, 0].tolist() == [True, False, False, True]
+    assert batch["is_last"][:, 1].tolist() == [False, True, False, False]
+
+
+def test_a_single_row_before_a_cut_has_no_transition():
+    batch = cut(1)
+    assert batch["valid"].tolist() == [[False, False], [True, True], [True, True], [True, True]]
+    assert not batch["is_last"].any() and batch["reward"][0].tolist() == [0, 0]
+
+
+def test_a_cut_changes_nothing_where_nothing_is_held():
+    assert plain(cut(0)) == plain(filled(4, start=50).sample(KEY, ALL))
+
+
+def test_advantages_before_a_cut_are_those_before_a_time_out():
+    """In both, row 2 is an episode's last and row 3 the first of the next."""
+    seen = Rollout(SPACES, 2, length=4)
+    for tick in (0, 1):
+        seen.add(row(tick), Rows({"action": np.zeros(2)}), row(tick + 1, last=(tick == 1,) * 2))
+    seen.add(row(2, last=(True, True)), Rows({"action": np.zeros(2)}), row(50)._replace(reward=np.zeros(2, np.float32)))
+    filled(1, start=50, rollout=seen)
+    found, expected = (advantages(batch) for batch in (cut(3), seen.sample(KEY, ALL)))
+    assert np.array_equal(found, expected)
+    # Environment 0, by hand: values are a tenth of what is shown, discount and trace are 1/2.
+    assert found[:, 0].tolist() == [100 + 0.5 * 1 - 0 + 0.25 * (200 + 0.5 * 2 - 1), 200 + 0.5 * 2 - 1, 5100 + 0.5 * 51 - 50]
+
+
+def advantages(batch: dict) -> np.ndarray:
+    """Of the rows that are learned from."""
+    came = {name: torch.as_tensor(batch[name]) for name in ("reward", "is_terminal", "is_last")}
+    value = torch.as_tensor(batch["obs"]["vector"].squeeze(-1) / 10)
+    found = generalised_advantage(came["reward"], value, came["is_terminal"], came["is_last"], 0.5, 0.5)
+    return found.numpy()[batch["valid"].all(1)]
 
 
 def test_nothing_can_be_written_back():

@@ -8,8 +8,8 @@ from hieros_repro.agent.chance import Chance
 from hieros_repro.determinism.fingerprint import digest_tree
 from hieros_repro.determinism.keys import Key
 from hieros_repro.env.gymnasium import Gymnasium
+from hieros_repro.env.normalise import Normaliser
 from hieros_repro.env.vector import Vector
-from hieros_repro.env.wrapper import Normaliser
 from hieros_repro.hardware.device import Hardware
 from hieros_repro.records import Episode
 from hieros_repro.run.evaluation import NOISE_BLOCK, Evaluator, NoiseFeed, Result
@@ -22,7 +22,9 @@ LENGTHS = {(0, 0): 3, (0, 1): 1, (0, 2): 2, (1, 0): 5, (1, 1): 4}  # (environmen
 def clocks(seeds, num_envs, render):
     """Environments that live as long as LENGTHS says; later episodes last one step."""
     make = lambda: Gymnasium(render, id="tests.worlds:ClockTest-v0", kwargs={}, length=None)  # noqa: E731
-    return Vector(make, lambda env, episode: LENGTHS.get((env, episode), 1) - 1, num_envs=num_envs)
+    return Vector(
+        make, lambda env, episode: LENGTHS.get((env, episode), 1) - 1, num_envs=num_envs, processes=0, worker_timeout=60.0
+    )
 
 
 @pytest.fixture
@@ -30,6 +32,7 @@ def scripted():
     spaces = clocks(None, 1, False).spaces
     agent = Chance(spaces, Key(0), Hardware(device="cpu", precision="fp32", threads=1, compile=None, ranks=1), 100, hold=1)
     off = {"normalise_observation": False, "normalise_reward": False, "normalise_discount": 0.9, "normalise_clip": 10.0}
+    off["clip_reward"] = None
     return agent, Normaliser(spaces, 2, **off)
 
 
@@ -93,7 +96,7 @@ def trained(tmp_path_factory):
 
 
 def evaluator(config):
-    return Evaluator(lambda seeds, n, render: build.environments(config["env"], seeds, n, render), 3, Key(42)("eval"))
+    return Evaluator(build.recipe(config["env"]).evaluation, 3, Key(42)("eval"))
 
 
 def globals_digest():  # python's own is left out: the checker of annotations draws from it
@@ -125,7 +128,7 @@ def test_evaluation_uses_none_of_the_training_seeds(trained):
 
     def make(seeds, n, render):
         noted = lambda env, episode: used.append(seeds(env, episode)) or used[-1]  # noqa: E731
-        return build.environments(config["env"], noted, n, render)
+        return build.recipe(config["env"]).evaluation(noted, n, render)
 
     Evaluator(make, 3, Key(42)("eval"))(policy.agent, policy.normaliser, 600, 6)
     training = build.training_seeds(Key(42), 42, "offset")

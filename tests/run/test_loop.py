@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from hieros_repro.determinism.keys import Key
 from hieros_repro.log import jsonl
 from hieros_repro.records import Stopped
 from hieros_repro.run import checkpoint, stop
@@ -147,3 +148,48 @@ def test_a_checkpoint_names_the_step_it_was_taken_at(whole):
 def test_generated_names_use_plain_characters_only(whole):
     names = [str(path.relative_to(whole)) for path in whole.rglob("*")]
     assert all(re.fullmatch(r"[A-Za-z0-9._/-]+", name) for name in names)
+
+
+# -- At an episode boundary --------------------------------------------------------------------------------------------
+
+
+def stopped_and_resumed(folder, monkeypatch, tick, *overrides):
+    """A run that was asked to stop after a tick and goes on with new episodes; what was logged before, and the run."""
+    calls = []
+    with monkeypatch.context() as patched:
+        stop_when(patched, lambda: calls.append(1) or len(calls) > tick)
+        with pytest.raises(Stopped):
+            run(folder, *overrides)
+    before = list(jsonl.read(folder / "episodes.jsonl")), checkpoint.steps(folder / "checkpoints")[-1]
+    run(folder, *overrides, "resume=auto", "determinism.resume=episode_boundary")
+    return *before, folder
+
+
+def test_new_episodes_have_the_seeds_after_those_that_were_given_up(tmp_path, monkeypatch):
+    """An episode of Clock is seed % 5 + 1 long."""
+    clock = (*world("Clock"), "env.num_envs=2", "run.steps=60", "seed=43", "run.eval_every=0", "run.final_episodes=0")
+    before, step, folder = stopped_and_resumed(tmp_path / "run", monkeypatch, 2, *clock)
+    assert (before, step) == ([], 6)  # three ticks into the episodes of seeds 43 and 44, of 4 and 5 steps
+    first = {}
+    for row in jsonl.read(folder / "episodes.jsonl"):
+        first.setdefault(row["env"], (row["length"], row["step"]))
+    lengths = {env: Key(43)("env", env, 1).seed() % 5 + 1 for env in (0, 1)}
+    assert {env: length for env, (length, _) in first.items()} == lengths
+    assert first[0][1] > step
+    told = facts(folder)
+    assert (told["status"], told["bit_comparable"], told["resumed_at"]) == ("finished", False, "episode_boundary")
+    assert 60 <= told["results"]["step"] < 62
+    given_up = 6 + 2 * 5  # by the stop; by the end at most
+    assert told["results"]["step"] - given_up <= sum(row["length"] for row in jsonl.read(folder / "episodes.jsonl"))
+
+
+def test_going_on_at_an_episode_boundary_is_a_function_of_the_checkpoint(tmp_path, monkeypatch):
+    folders = [stopped_and_resumed(tmp_path / name, monkeypatch, 100)[-1] for name in "ab"]
+    assert unequal_files(*folders) == []
+    assert facts(folders[0])["digests"] == facts(folders[1])["digests"]
+
+
+def test_only_what_is_resumed_is_marked(whole, tmp_path):
+    chosen = run(tmp_path / "run", "resume=episode_boundary")
+    assert unequal_files(whole, chosen) == []
+    assert "bit_comparable" not in facts(chosen) and "resumed_at" not in facts(chosen)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hieros_repro.records import Between, ConfigError, Fault
+from hieros_repro.records import Between, ConfigError, Fault, needs_extra
 
 ALLOWED = ("hieros_repro",)
 EXTRAS = {  # package that is imported -> extra that installs it
@@ -243,7 +243,7 @@ def missing_module(module: str, wanted: str) -> str:
     root = next((package for package in EXTRAS if module == package or module.startswith(f"{package}.")), None)
     if root is None:
         return f"{wanted} needs the module {module!r}, which is not installed"
-    return f"{wanted} needs the extra [{EXTRAS[root]}]: pip install 'hieros-repro[{EXTRAS[root]}]'"
+    return needs_extra(wanted, EXTRAS[root])
 
 
 # -- Plain data --------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from hieros_repro import build
 from hieros_repro.agent.base import Agent
 from hieros_repro.check import check
+from hieros_repro.command import conf
 from hieros_repro.determinism.keys import Key
 from hieros_repro.env.normalise import Normaliser
 from hieros_repro.records import Spaces, Step, UserError
@@ -74,11 +75,20 @@ def load(run: str | Path, checkpoint: str | int | None = None, device: str | Non
     return Policy(learner, normaliser, spaces, manifest["step"], config["seed"])
 
 
+def _completed(config: Any) -> Any:
+    """With the keys that have come since the run was made, at the values that change nothing."""
+    pages = {"env": conf() / "env" / "_vector.yaml", "determinism": conf() / "determinism" / "strict.yaml"}
+    for group, page in pages.items():
+        if group in config:
+            config[group] = OmegaConf.merge(OmegaConf.load(page), config[group])
+    return config
+
+
 def read_config(folder: Path, device: str | None = None) -> dict[str, Any]:
     """The configuration a run folder holds, checked like one that was typed: a foreign file can name no foreign code."""
     if not (folder / "config.yaml").exists():
         raise UserError(f"{folder}: not a run folder (it has no config.yaml)")
-    config = OmegaConf.load(folder / "config.yaml")
+    config = _completed(OmegaConf.load(folder / "config.yaml"))
     if device is not None:
         config.hardware.device = device
     return check(DictConfig(config))

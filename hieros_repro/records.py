@@ -40,6 +40,11 @@ class Fault(NamedTuple):
         return f"{self.key}: {self.problem}"
 
 
+def needs_extra(what: str, extra: str) -> str:
+    """The text of an error about a package that is not installed."""
+    return f"{what} needs the extra [{extra}]: pip install 'hieros-repro[{extra}]'"
+
+
 class Stopped(BaseException):
     """A signal asked the run to stop: it has a checkpoint and can be resumed. Not an Exception, so that a sweep stops too."""
 

@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from hieros_repro.check import nearest
+from hieros_repro.determinism.numerics import changed as numerics_changed
 from hieros_repro.determinism.numerics import differences
 from hieros_repro.policy import read_config
 from hieros_repro.provenance.code import code
@@ -72,7 +73,7 @@ def restored(start: Start, numerics: dict[str, Any]) -> tuple[dict[str, Any] | N
     if start.checkpoint is None:
         return None, {}
     parts, facts = checkpoints.load(start.checkpoint)
-    changed = differences(facts["numerics"], numerics)
+    changed = numerics_changed(facts["numerics"], numerics)
     if changed and start.continues:
         listed = "\n".join(f"  {path}: {old!r} then, {new!r} now" for path, (old, new) in changed.items())
         strict = start.config["determinism"]["algorithms"] == "error"

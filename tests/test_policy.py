@@ -107,3 +107,12 @@ def test_a_configuration_that_names_foreign_code_is_refused(cartpole, tmp_path):
     )
     with pytest.raises(ConfigError, match=r"os\.system"):
         hieros_repro.load(tmp_path)
+
+
+def test_a_run_of_before_a_key_existed_is_read_with_the_value_that_changes_nothing(cartpole, tmp_path):
+    lines = (cartpole / "config.yaml").read_text(encoding="utf8").splitlines()
+    new = ("processes:", "action_repeat:", "clip_reward:", "resume: exact")
+    (tmp_path / "config.yaml").write_text("\n".join(line for line in lines if not line.strip().startswith(new)))
+    config = hieros_repro.policy.read_config(tmp_path)
+    assert config == hieros_repro.policy.read_config(cartpole)
+    assert config["env"]["processes"] == 0 and config["determinism"]["resume"] == "exact"

@@ -27,15 +27,8 @@ class Chance(Agent):
     def act(self, now: Step, carry: Carry, noise: Arrays, greedy: bool = False) -> tuple[np.ndarray, Carry, dict[str, Rows]]:
         if carry["left"] > 0:
             return carry["action"], {**carry, "left": carry["left"] - 1}, {}
-        action = self._to_space(noise["action"])
+        action = self.space.draw(noise["action"])
         return action, {"action": action, "left": self.hold - 1}, {}
-
-    def _to_space(self, uniform: np.ndarray) -> np.ndarray:
-        if self.space.kind == "continuous":
-            low, high = (np.array(b, np.float32).reshape(self.space.shape) for b in (self.space.low, self.space.high))
-            return low + uniform * (high - low)
-        sizes = np.array(self.space.sizes).reshape(self.space.shape)
-        return np.floor(uniform * sizes).astype(np.int64)
 
     def state(self) -> dict[str, Any]:
         return {}

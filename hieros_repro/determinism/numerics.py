@@ -54,6 +54,15 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") ->
     return found
 
 
+def changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The differences in what was recorded then: an older version recorded less."""
+    return differences(then, _only(now, then))
+
+
+def _only(values: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    return {n: _only(values[n], v) if isinstance(v, Mapping) else values[n] for n, v in names.items() if n in values}
+
+
 def version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

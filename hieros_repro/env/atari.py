@@ -22,7 +22,7 @@ import yaml
 
 from hieros_repro.determinism.keys import Key
 from hieros_repro.env.base import Env, Outcome
-from hieros_repro.records import Count, Fault, Fraction, Natural, Space, Spaces, Tree
+from hieros_repro.records import Count, Fault, Fraction, Natural, Space, Spaces, Tree, needs_extra
 
 REFERENCES = Path(__file__).with_name("atari100k.yaml")
 NOOP = 0  # the button, whatever actions may be chosen
@@ -163,7 +163,7 @@ class Atari(Env):
     def check(cls, *, task: str, **values: Any) -> Iterator[Fault]:
         """Are the packages there, and is it a game?"""
         if not all(importlib.util.find_spec(package) for package in ("ale_py", "cv2")):
-            yield Fault("task", "Atari needs the extra [atari]: pip install 'hieros-repro[atari]'")
+            yield Fault("task", needs_extra("Atari", "atari"))
         elif _find(task) is None:
             yield Fault("task", _unknown(task))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from hieros_repro.env import graph
 from hieros_repro.env.base import Env, Outcome
-from hieros_repro.records import Count, Fault, Space, Spaces, Tree
+from hieros_repro.records import Count, Fault, Space, Spaces, Tree, needs_extra
 
 if TYPE_CHECKING:
     from crafter.engine import LocalView, World
@@ -68,7 +68,7 @@ class Crafter(Env):
     def check(cls, *, reward: bool, size: int, length: int | None) -> Iterator[Fault]:
         """Is the package installed, and has a tile two pixels, so that a number in the inventory has one?"""
         if importlib.util.find_spec("crafter") is None:
-            yield Fault("_target_", f"{cls.__name__} needs the extra [crafter]: pip install 'hieros-repro[crafter]'")
+            yield Fault("_target_", needs_extra(cls.__name__, "crafter"))
         if size < 2 * TILES:
             yield Fault("size", f"{size} is too small: a picture shows {TILES} x {TILES} tiles of at least 2 x 2 pixels")
 

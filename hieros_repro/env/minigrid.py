@@ -13,7 +13,7 @@ import numpy as np
 
 from hieros_repro.env import graph
 from hieros_repro.env.base import Env, Outcome
-from hieros_repro.records import Count, Fault, Natural, Space, Spaces, Tree
+from hieros_repro.records import Count, Fault, Natural, Space, Spaces, Tree, needs_extra
 
 PACKAGES = ("minigrid",)
 # Made by constructors and never changed by a step; all other fields are the state.
@@ -60,7 +60,7 @@ class MiniGrid(Env):
     def check(cls, *, id: str, observe: Observed, size: int, mission: int, length: int | None) -> Iterator[Fault]:
         """Is the package installed, is there such a task, and is a cell at least a pixel?"""
         if importlib.util.find_spec("minigrid") is None:
-            yield Fault("_target_", f"{cls.__name__} needs the extra [minigrid]: pip install 'hieros-repro[minigrid]'")
+            yield Fault("_target_", needs_extra(cls.__name__, "minigrid"))
             return
         importlib.import_module("minigrid")
         known = [name for name, spec in gymnasium.registry.items() if str(spec.entry_point).startswith("minigrid.")]

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from hieros_repro.env.base import Env, Outcome
-from hieros_repro.records import CannotRender, Fault, Space, Spaces, Tree, UserError
+from hieros_repro.records import CannotRender, Fault, Space, Spaces, Tree, UserError, needs_extra
 
 WAYS = ("egl", "osmesa") if sys.platform == "linux" else ("glfw",)  # to draw, on the GPU or the CPU, without a screen
 UNBOUNDED = 1e10  # MuJoCo's word for it
@@ -166,7 +166,7 @@ def draws() -> bool:
 def installed(key: str, value: str) -> Iterator[Fault]:
     """A fault if dm_control is not."""
     if importlib.util.find_spec("dm_control") is None:
-        yield Fault(key, f"{value!r} needs the extra [dmc]: pip install 'hieros-repro[dmc]'")
+        yield Fault(key, needs_extra(repr(value), "dmc"))
 
 
 def _no_pictures(wanted: str) -> str:

@@ -50,6 +50,7 @@ class Vector:
     def step(self, action: np.ndarray) -> Step:
         """One tick: environments whose last row was shown start anew, the others take their action."""
         assert self.now is not None, "reset() comes first"
+        action = np.asarray(action, self.spaces.action.dtype)  # what is replayed, or handed to a worker, is what was done
         return self._tick(action, np.flatnonzero(self.now.is_last).tolist() if self.now.is_last.any() else ())
 
     def _tick(self, action: np.ndarray, starting: "range | list[int] | tuple[int, ...]") -> Step:

@@ -23,6 +23,8 @@ def family(space: Space) -> "Family":
         return Categorical(space.sizes[0])
     if space.kind == "multidiscrete":
         return Categoricals(space.sizes)
+    if space.kind == "onehot":
+        return OneHot(space.sizes[0])
     raise ValueError(f"no family of distributions for an action space of kind {space.kind!r}")
 
 
@@ -71,6 +73,22 @@ class Categorical(Family):
     def entropy(self, params: Float[Tensor, "*P W"]) -> Float[Tensor, "*P"]:
         log = params.float().log_softmax(-1)
         return -(log.exp() * log).sum(-1)
+
+
+class OneHot(Categorical):
+    """The same as a vector: 1 at the class, 0 elsewhere."""
+
+    def sample(self, params: Float[Tensor, "*P W"], noise: Float[Tensor, "*P"]) -> Float[Tensor, "*P W"]:
+        return self._vector(super().sample(params, noise))
+
+    def mode(self, params: Float[Tensor, "*P W"]) -> Float[Tensor, "*P W"]:
+        return self._vector(super().mode(params))
+
+    def log_prob(self, params: Float[Tensor, "*P W"], action: Float[Tensor, "*P W"]) -> Float[Tensor, "*P"]:
+        return super().log_prob(params, action.argmax(-1))
+
+    def _vector(self, index: Int[Tensor, "*P"]) -> Float[Tensor, "*P W"]:
+        return (index.unsqueeze(-1) == torch.arange(self.width, device=index.device)).float()
 
 
 class Categoricals(Family):

@@ -19,8 +19,7 @@ import torch
 
 from hieros_repro.records import Tree, UserError
 
-FORMAT = 1
-MIGRATIONS: dict[int, Callable[[dict[str, Tree]], dict[str, Tree]]] = {}  # from format n to n + 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 _PARTIAL = ".partial-"
 _ARRAY = "__numpy__"
@@ -28,6 +27,19 @@ _ARRAY = "__numpy__"
 
 class Damaged(UserError):
     """A checkpoint that must not be used; the text names the file and what is wrong with it."""
+
+
+def _to_2(parts: dict[str, Tree]) -> dict[str, Tree]:
+    """Environments may have snapshots and say how long their episodes are; episodes may have accounts."""
+    if "envs" in parts.get("env", {}):
+        envs = parts["env"]["envs"]
+        envs |= {"snapshots": [None] * len(envs["actions"]), "lengths": [len(actions) for actions in envs["actions"]]}
+    if "loop" in parts:
+        parts["loop"]["counters"]["tally"].append({})
+    return parts
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Tree]], dict[str, Tree]]] = {1: _to_2}  # from format n to n + 1
 
 
 # -- Writing -----------------------------------------------------------------------------------------------------------

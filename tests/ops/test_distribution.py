@@ -7,7 +7,7 @@ from scipy import stats
 from torch import distributions
 
 from hieros_repro.determinism.keys import Key
-from hieros_repro.ops.distribution import Categorical, Categoricals, Gaussian, family, inverse_cdf
+from hieros_repro.ops.distribution import Categorical, Categoricals, Gaussian, OneHot, family, inverse_cdf
 from hieros_repro.records import Space
 
 KEY = Key(0)("data", "distribution")
@@ -52,6 +52,12 @@ CASES = {
         integers("ca", 5, 6, 7),
     ),
     "many classes": (Categorical(40), lambda p: distributions.Categorical(logits=p), normal("m", 9, 40), integers("ma", 40, 9)),
+    "one-hot": (
+        OneHot(5),
+        lambda p: distributions.OneHotCategorical(logits=p),
+        normal("c", 6, 7, 5),
+        torch.nn.functional.one_hot(integers("ca", 5, 6, 7), 5).float(),
+    ),
     "categoricals": (
         Categoricals(SIZES),
         Joint,
@@ -182,6 +188,7 @@ def test_a_certain_class_is_always_drawn():
     ("space", "kind", "width", "scales"),
     [
         (Space("discrete", (), sizes=(4,)), Categorical, 4, 0),
+        (Space("onehot", (4,), sizes=(4,)), OneHot, 4, 0),
         (Space("multidiscrete", (3,), sizes=SIZES), Categoricals, 8, 0),
         (Space("continuous", (2, 3), low=(-1,) * 6, high=(1,) * 6), Gaussian, 6, 6),
     ],
@@ -194,3 +201,10 @@ def test_an_action_space_has_its_family(space, kind, width, scales):
 def test_a_space_that_is_no_action_space_is_refused():
     with pytest.raises(ValueError, match="'image'"):
         family(Space("image", (8, 8, 3)))
+
+
+def test_one_hot_samples_are_the_categorical_ones_as_vectors():
+    params, noise = normal("c", 6, 7, 5), torch.from_numpy(Key(0)("data", "u").uniform((6, 7)))
+    sample = OneHot(5).sample(params, noise)
+    assert sample.dtype == torch.float32 and torch.equal(sample.argmax(-1), Categorical(5).sample(params, noise))
+    assert torch.equal(sample.sum(-1), torch.ones(6, 7)) and torch.equal(sample.amax(-1), torch.ones(6, 7))

@@ -103,7 +103,7 @@ def test_anything_but_tensors_and_plain_data_is_refused_when_saving(tmp_path, va
 def test_the_manifest_has_the_facts_and_a_digest_of_every_file(tmp_path):
     path = checkpoint.save(tmp_path, "best", {"a": {}, "b": {}}, {"score": 3.5})
     facts = json.loads((path / "manifest.json").read_text())
-    assert facts["format"] == 1 and facts["score"] == 3.5 and set(facts["files"]) == {"a.pt", "b.pt"}
+    assert facts["format"] == checkpoint.FORMAT and facts["score"] == 3.5 and set(facts["files"]) == {"a.pt", "b.pt"}
     digest = subprocess.run(["sha256sum", path / "a.pt"], capture_output=True, text=True).stdout.split()[0]
     assert facts["files"]["a.pt"] == {"sha256": digest, "bytes": (path / "a.pt").stat().st_size}
 
@@ -132,7 +132,7 @@ def test_a_checkpoint_that_is_not_there_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "version, says", [(2, r"format 2; this version reads up to 1: update"), (0, r"format 0 is too old.* to 1")]
+    "version, says", [(9, r"format 9; this version reads up to 2: update"), (0, r"format 0 is too old.* to 1")]
 )
 def test_another_format_is_refused_with_the_reason(tmp_path, version, says):
     path = save(tmp_path)
@@ -147,8 +147,20 @@ def test_an_older_format_is_migrated(tmp_path, monkeypatch):
     path = save(tmp_path, agent={"old": 1})
     facts = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps({**facts, "format": 0}))
+    monkeypatch.setitem(checkpoint.MIGRATIONS, 1, lambda parts: parts)
     monkeypatch.setitem(checkpoint.MIGRATIONS, 0, lambda parts: {"agent": {"new": parts["agent"]["old"]}})
     assert checkpoint.load(path)[0] == {"agent": {"new": 1}}
+
+
+def test_a_checkpoint_of_before_snapshots_is_read(tmp_path):
+    envs = {"actions": [np.zeros(3), np.zeros(5)], "seeds": [1, 2]}
+    loop = {"counters": {"tally": [1.0, 2, [], []]}}
+    path = save(tmp_path, env={"envs": envs}, loop=loop)
+    facts = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({**facts, "format": 1}))
+    parts, _ = checkpoint.load(path)
+    assert parts["env"]["envs"]["snapshots"] == [None, None] and parts["env"]["envs"]["lengths"] == [3, 5]
+    assert parts["loop"]["counters"]["tally"] == [1.0, 2, [], [], {}]
 
 
 class Code:

@@ -35,6 +35,12 @@ def recipe(node: Plain) -> Recipe:
     return Recipe.of(target(node), node, parameters)
 
 
+def numerics(config: Plain, hardware: Hardware) -> dict[str, Any]:
+    """Everything besides code, configuration and seed that legitimately changes bits."""
+    own = recipe(config["env"]).make
+    return {**hardware.numerics(), "env": dict(own.kind.numerics(**own.values))}
+
+
 def agent(config: Plain, spaces: Spaces, hardware: Hardware) -> Agent:
     """The agent, its parameters filled from the seed."""
     horizon = config["run"]["horizon"] or config["run"]["steps"]

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from hieros_repro.compare import compare
-from hieros_repro.env.exactness import INEXACT
+from hieros_repro.exactness import INEXACT
 from hieros_repro.log import jsonl
 from hieros_repro.records import Failed, UserError
 from hieros_repro.run import checkpoint
@@ -156,7 +156,7 @@ def sweep(bench: Bench) -> str:
 
 
 def env_backend(bench: Bench) -> str:
-    """Environments in this process, in one worker process, in as many as there are environments."""
+    """Environments in this process, in one worker process, in three."""
     counts = (0, 1, 3)
     runs = [bench.make(f"processes-{count}", f"env.processes={count}") for count in counts]
     for run in runs[1:]:

@@ -4,7 +4,7 @@ The meanings are the comments in the YAML files, so there is one place to keep t
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +35,13 @@ def page(name: str, about: str, overrides: list[str]) -> str:
             lines.append(f"  {group:<13} {'  '.join(marked)}")
         lines.append("")
     for path in _pages(main):
-        lines += [*_keys(path), ""]
+        lines += [*_lines([path]), ""]
     for group, option in chosen.items():
         file = conf() / group / f"{option}.yaml"
         if group in groups and file.exists() and group != "experiment":
             about_option = _header(file)
             lines.append(f"{group}={option}" + (f": {about_option}" if about_option else ""))
-            for path in _pages(file):
-                lines += _keys(path, group)
-            lines.append("")
+            lines += [*_lines(_pages(file), group), ""]
     return "\n".join(lines).rstrip()
 
 
@@ -87,8 +85,18 @@ def _header(path: Path) -> str:
     return " ".join(lines)
 
 
-def _keys(path: Path, prefix: str = "") -> Iterator[str]:
-    """One line per key: path = value, and the comment behind it."""
+def _lines(pages: Iterable[Path], prefix: str = "") -> Iterator[str]:
+    """One line per key: path = value, and the comment behind it. Of several pages the last word on a key counts."""
+    found: dict[str, tuple[str, str]] = {}
+    for path in pages:
+        for name, value, comment in _keys(path, prefix):
+            found[name] = (value, comment or found.get(name, ("", ""))[1])
+    for name, (value, comment) in found.items():
+        yield f"  {name + ' = ' + value:<46} {comment}".rstrip()
+
+
+def _keys(path: Path, prefix: str) -> Iterator[tuple[str, str, str]]:
+    """Key path, value and comment."""
     parents: list[tuple[int, str]] = []
     skipping = False
     for line in path.read_text(encoding="utf8").splitlines():
@@ -106,4 +114,4 @@ def _keys(path: Path, prefix: str = "") -> Iterator[str]:
         if not value:
             parents.append((indent, key))
             continue
-        yield f"  {name + ' = ' + value:<46} {comment or ''}".rstrip()
+        yield name, value, comment or ""

@@ -54,7 +54,7 @@ class Failed(Exception):
 
 
 class Diverged(Failed):
-    """A loss or a parameter is no longer finite."""
+    """A reward, a loss or a parameter is no longer finite."""
 
 
 # -- Types of configuration values -------------------------------------------------------------------------------------

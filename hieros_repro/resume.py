@@ -100,6 +100,7 @@ def _fit_branch(parts: dict[str, Any], changes: dict[str, Any]) -> None:
     """A branch writes its own logs from the start; what its changes made meaningless starts anew."""
     parts["loop"]["log"] = None
     parts["loop"]["counters"]["evaluations"] = []
+    changes = {path: pair for path, pair in changes.items() if not _changeable(path)}
     if any(path == "seed" or path.startswith("env.") for path in changes):
         parts["env"].pop("envs")
         parts["env"]["normaliser"].pop("running")
@@ -112,11 +113,7 @@ def _continue(folder: Path, config: dict[str, Any], asked: list[str], everything
     stored = read_config(folder)
     merged = config if everything or any(o.startswith("experiment=") for o in asked) else _merged(stored, config, asked)
     merged = _settled(merged, folder, stored["run"]["horizon"])
-    refused = {
-        path: (old, new)
-        for path, (old, new) in differences(stored, merged).items()
-        if not any(fnmatch.fnmatch(path, allowed) for allowed in CHANGEABLE)
-    }
+    refused = {path: (old, new) for path, (old, new) in differences(stored, merged).items() if not _changeable(path)}
     if stored["run"]["steps"] <= merged["run"]["steps"]:
         refused.pop("run.steps", None)
     if refused:
@@ -131,6 +128,10 @@ def _continue(folder: Path, config: dict[str, Any], asked: list[str], everything
     asks_more = any(not name.startswith(("resume", "log.", "sweep.", "run.dir")) for name in differences(stored, merged))
     finished = facts if facts.get("status") == "finished" and not asks_more else None
     return Start(folder, merged, path, None, continues=True, finished=finished)
+
+
+def _changeable(path: str) -> bool:
+    return any(fnmatch.fnmatch(path, allowed) for allowed in CHANGEABLE)
 
 
 def _branch(parent: Path, step: str, config: dict[str, Any], asked: list[str]) -> Start:

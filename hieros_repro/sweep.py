@@ -150,9 +150,9 @@ def member(config: DictConfig, asked: list[str], run: Run) -> float | None:
 
 def _finished(config: DictConfig) -> dict[str, Any] | None:
     """run.json of a finished run that need not be run again; one that finished differently is an error."""
-    from hieros_repro.build import construct
+    from hieros_repro.build import construct, numerics
     from hieros_repro.check import check
-    from hieros_repro.determinism.numerics import differences
+    from hieros_repro.determinism.numerics import changed as numerics_changed
     from hieros_repro.provenance.code import code
     from hieros_repro.run.folder import RunFolder
 
@@ -167,7 +167,7 @@ def _finished(config: DictConfig) -> dict[str, Any] | None:
     changed = [
         *(
             f"numerics {path}: {old!r}, now {new!r}"
-            for path, (old, new) in differences(facts["numerics"], hardware.numerics()).items()
+            for path, (old, new) in numerics_changed(facts["numerics"], numerics(plain, hardware)).items()
         ),
         *(["the code has changed"] if facts["code"]["sources"] != code(plain["plugins"])["sources"] else []),
     ]

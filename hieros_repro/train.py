@@ -32,9 +32,8 @@ def job(config: DictConfig) -> float | None:
 
 def train(config: DictConfig, asked: list[str]) -> float | None:
     """One run from its configuration to its score. `asked`: the overrides as typed."""
-    from hieros_repro import announce, build, resume
+    from hieros_repro import announce, build, exactness, resume
     from hieros_repro.determinism import settings, snapshot
-    from hieros_repro.env import exactness
     from hieros_repro.log.base import Log
     from hieros_repro.run.folder import RunFolder
     from hieros_repro.run.recorder import Recorder
@@ -50,11 +49,12 @@ def train(config: DictConfig, asked: list[str]) -> float | None:
     determinism.apply()
     hardware.apply()
     snapshot.seed_global(plain["seed"])
-    if plain["determinism"]["resume"] == "exact":
-        exactness.require(build.recipe(plain["env"]).make)
-    state, marks = resume.restored(start, hardware.numerics())
+    if plain["determinism"]["resume"] == "exact" and plain["determinism"]["algorithms"] != "off":
+        exactness.require(build.recipe(plain["env"]))
+    numerics = build.numerics(plain, hardware)
+    state, marks = resume.restored(start, numerics)
     with stop_on_signal() as stop, RunFolder(start.folder).held() as folder:
-        recorder = Recorder(folder, build.construct(plain["run"]), hardware.numerics())
+        recorder = Recorder(folder, build.construct(plain["run"]), numerics)
         recorder.begin(plain, asked, start.parent, marks)
         log = Log(folder.path, build.construct(plain["log"]), plain, announce.facts(plain, hardware))
         try:

@@ -18,7 +18,7 @@ class Mortal(Gymnasium):
     taken = 0
 
     def step(self, action: np.ndarray | int) -> Outcome:
-        if "hieros_repro.env.exactness" in sys.orig_argv:  # it lives while it is tried
+        if "hieros_repro.exactness" in sys.orig_argv:  # it lives while it is tried
             return super().step(action)
         Mortal.taken += 1
         if Mortal.taken == int(os.environ.get("DIE_AT", "0")):

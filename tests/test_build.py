@@ -66,6 +66,14 @@ def test_keyed_seeds_are_shared_by_no_two_environments_of_neighbouring_runs():
     assert build.training_seeds(Key(42), 42, "keyed")(1, 0) == Key(42)("env", 1, 0).seed()
 
 
+def test_the_numerics_of_a_run_are_those_of_the_hardware_and_of_its_environment(config, monkeypatch):
+    hardware = build.construct(config["hardware"])
+    assert build.numerics(config, hardware) == {**hardware.numerics(), "env": {}}
+    told = classmethod(lambda cls, **values: {"drawn_by": values["id"]})
+    monkeypatch.setattr(Gymnasium, "numerics", told)
+    assert build.numerics(config, hardware)["env"] == {"drawn_by": "CartPole-v1"}
+
+
 @pytest.mark.parametrize("agent", ["ppo", "random"])
 def test_an_agent_is_filled_from_the_seed(agent):
     spaces = None

@@ -134,10 +134,8 @@ def printed(files) -> dict[str, list[str]]:
     """Key -> every comment that --help prints behind it."""
     found: dict[str, list[str]] = {}
     for path in files:
-        for line in help._keys(path):
-            key, _, rest = line.strip().partition(" = ")
-            _, _, comment = rest.partition("  ") if "  " in rest else (rest, "", "")
-            found.setdefault(key, []).append(comment.strip())
+        for key, _, comment in help._keys(path, ""):
+            found.setdefault(key, []).append(comment)
     return found
 
 

@@ -1,9 +1,11 @@
 """What the documentation says to type works as it stands."""
 
 import re
+import subprocess
+import sys
 import textwrap
 
-from tests.runs import ROOT, facts, process, short
+from tests.runs import ROOT, environment, facts, process, short
 
 
 def test_the_environment_of_the_guide_trains_from_a_users_own_folders(tmp_path):
@@ -20,6 +22,10 @@ def test_the_environment_of_the_guide_trains_from_a_users_own_folders(tmp_path):
     done = process("train", *own, *typed, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert done.returncode == 0, done.stderr
     assert facts(tmp_path / "run")["plugins"] == ["mypackage"]
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_corridor.py"]
+    shell = environment(PYTHONPATH=f"{tmp_path}:{ROOT}")
+    done = subprocess.run(tests, cwd=tmp_path, env=shell, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and " passed" in done.stdout.splitlines()[-1], done.stdout
 
 
 def test_every_file_the_readme_points_to_exists():

@@ -104,7 +104,7 @@ def test_a_draw_from_a_global_generator_is_seen(monkeypatch):
 def test_an_intact_checkpoint_is_described(monkeypatch, capsys, saved):
     assert ask(monkeypatch, f"checkpoint={saved}") == 0
     said = capsys.readouterr().out
-    assert f"{saved}: intact, format 1, step {saved.name[5:]}" in said
+    assert f"{saved}: intact, format 2, step {saved.name[5:]}" in said
     assert all(f"{part}.pt  " in said for part in ("loop", "env", "agent", "replay", "rng_state"))
     assert "float32[2, 4, 16]" in said
 

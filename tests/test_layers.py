@@ -178,6 +178,7 @@ GLOBAL_DRAWS = re.compile(
     r"|torch\.distributions|nn\.init\.|(?<!\w)(?:uuid|secrets)\.\w+"
 )
 MAY_DRAW = {
+    "env/parallel.py": {"random.seed(", "np.random.seed"},  # in a worker, as snapshot.py does in the main process
     "env/contract.py": {"random.getstate(", "np.random.get_state"},  # to see that nobody drew
     "claims.py": {"random.uniform("},  # the instants at which it kills a run, which must not repeat
 }

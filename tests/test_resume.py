@@ -8,6 +8,7 @@ import pytest
 
 from hieros_repro.determinism.settings import WORKSPACE
 from hieros_repro.records import Stopped, UserError
+from hieros_repro.resume import spelt_out
 from hieros_repro.run import checkpoint
 from hieros_repro.run.folder import RunFolder
 from tests.envs import Mortal, chosen
@@ -243,6 +244,15 @@ def test_a_branch_that_changes_nothing_ends_like_its_parent(tmp_path, whole):
     assert facts(branch)["digests"] == facts(whole)["digests"]
 
 
+def test_a_branch_that_is_only_stepped_otherwise_ends_like_its_parent(tmp_path, whole):
+    """It goes on in the middle of its parent's episodes and of its rollout."""
+    step = checkpoint.steps(whole / "checkpoints")[0]
+    branch = run(tmp_path / "branch", f"resume={whole}@{step}", *MORTAL, *NORMALISED, "env.processes=2")
+    assert facts(branch)["parent"]["changes"]["env.processes"] == [0, 2]
+    assert facts(branch)["digests"] == facts(whole)["digests"]
+    assert (whole / "episodes.jsonl").read_bytes().endswith((branch / "episodes.jsonl").read_bytes())
+
+
 @pytest.mark.parametrize("change", ["seed=7", "env.num_envs=3", "replay.length=16"])
 @pytest.mark.parametrize("normalised", [True, False])
 def test_a_branch_starts_anew_what_its_changes_made_meaningless(tmp_path, whole, plain, change, normalised):
@@ -267,6 +277,18 @@ def test_a_branch_needs_a_folder_of_its_own(whole):
 
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
     assert f"{tmp_path}: not a run folder (it has no config.yaml)" in refusal(tmp_path)
+
+
+def test_how_to_come_back_is_spelt_out_and_what_to_come_back_to_is_not():
+    typed = [
+        "resume=episode_boundary",
+        "resume=exact",
+        "resume=auto",
+        "resume=runs/exact",
+        "env=dummy",
+        "resume_numerics=accept",
+    ]
+    assert spelt_out(typed) == ["determinism.resume=episode_boundary", "determinism.resume=exact", *typed[2:]]
 
 
 # -- Proofs that take minutes ------------------------------------------------------------------------------------------

@@ -120,7 +120,9 @@ def test_a_broken_claim_about_a_run_is_seen_and_said_where(tmp_path):
 def test_an_environment_that_does_not_come_back_breaks_every_claim(tmp_path):
     done = process("verify", "claim=same_seed", *chosen(Unrepeatable), "verify_steps=150", cwd=tmp_path, TMPDIR=str(tmp_path))
     assert done.returncode == 1, done.stderr
-    assert re.search(r"same_seed +BROKEN +env: Unrepeatable does not come back exactly, so exact resume is", done.stdout)
+    assert re.search(
+        r"same_seed +BROKEN +env: Unrepeatable CartPole-v1 does not come back exactly, so exact resume is", done.stdout
+    )
     assert "two equally seeded copies side by side differ at step" in done.stdout
 
 
@@ -145,7 +147,7 @@ def test_every_claim_holds(tmp_path, config):
     done = process("verify", *config, cwd=tmp_path, TMPDIR=str(tmp_path), seconds=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     held = [name for name in claims.CLAIMS if re.search(rf"^{name} +held", done.stdout, re.MULTILINE)]
-    assert held == ["same_seed", "resume", "observers", "sweep", "hash_seed"]
+    assert held == ["same_seed", "resume", "observers", "env_backend", "sweep", "hash_seed"]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Any
 PACKAGES = ("torch", "numpy", "gymnasium", "ale-py", "mujoco", "dm-control", "opencv-python-headless", "pillow",
             "crafter", "minigrid")  # fmt: skip
 VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OPENBLAS_CORETYPE",
-             "CUBLAS_WORKSPACE_CONFIG", "MUJOCO_GL")  # fmt: skip
+             "CUBLAS_WORKSPACE_CONFIG")  # fmt: skip
 
 
 def numerics(device: str, precision: str, compile_mode: str | None, ranks: int) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class Settings:
 
     def promise(self) -> str:
         """What this run may be told about itself, in one line."""
+        if self.resume == "episode_boundary" and self.algorithms != "off":
+            return "same bits as long as a run is not resumed (then new episodes start) and its environments are exact"
         return {
             "error": "same code, config, seed and numerics give the same bits",
             "warn": "as strict, but operations without a deterministic form run and are listed in run.json",

@@ -37,6 +37,11 @@ class Atari(Env):
     the game's own score is in the account of its last episode. `length` counts the actions of a whole game.
     """
 
+    meanings: ClassVar[Mapping[str, str]] = {
+        "frames": "frames of the emulator in the episode",
+        "lives": "lives left at its end",
+        "game_score": "with life_loss: the score of the whole game, told with its last episode",
+    }
     evaluation: ClassVar[Mapping[str, Any]] = {"life_loss": False}
 
     def __init__(

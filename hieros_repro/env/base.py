@@ -18,6 +18,7 @@ class Env(ABC):
     """
 
     evaluation: ClassVar[Mapping[str, Any]] = {}  # values of its configuration that evaluation replaces
+    meanings: ClassVar[Mapping[str, str]] = {}  # what account() tells, by name, in one line each
     spaces: Spaces
 
     @abstractmethod
@@ -33,7 +34,7 @@ class Env(ABC):
         return {}
 
     def snapshot(self) -> Tree:
-        """The whole present state as plain data of its own, or None: then it is restored by replaying its actions."""
+        """The whole present state as plain data of its own. Where this is not overridden, its actions are replayed instead."""
         return None
 
     def restore(self, seed: int, snapshot: Tree) -> dict[str, np.ndarray]:
@@ -60,6 +61,11 @@ class Env(ABC):
         """Scores of others that this configuration's are compared with, by name: "random" and "human" normalise them."""
         return {}
 
+    @classmethod
+    def numerics(cls, **values: Any) -> Mapping[str, Any]:
+        """What, besides the versions of packages, legitimately changes the bits of this configuration."""
+        return {}
+
     @staticmethod
     def shells() -> tuple[Callable[..., Any], ...]:
         """What environments are wrapped and put into, whose arguments stand beside a class's own."""
@@ -69,7 +75,7 @@ class Env(ABC):
 
     @classmethod
     def sources(cls, **values: Any) -> Sequence[str]:
-        """Files besides this class's own whose change may change the environment that this configuration makes."""
+        """Modules besides this class's own whose change may change the environment that this configuration makes."""
         return ()
 
 
@@ -143,6 +149,7 @@ class Serial(Batch):
                 self.at[0] = i
                 if i in seeds:
                     seen = env.reset(seeds[i])
+                    _fits(seen, obs)
                 else:
                     seen, reward[i], terminated, truncated = env.step(action[i])
                     if terminated or truncated:
@@ -156,7 +163,13 @@ class Serial(Batch):
         return accounts
 
     def snapshot(self) -> list[Tree]:
-        return [env.snapshot() for env in self.envs]
+        found = []
+        for i, env in enumerate(self.envs):
+            self.at[0] = i
+            found.append(env.snapshot())
+            if self.remembers and found[-1] is None:
+                raise ValueError(f"{type(env).__name__}.snapshot() gave None, and its actions were not kept")
+        return found
 
     def restore(self, pasts: Sequence[Past], obs: Mapping[str, np.ndarray]) -> None:
         for i, (env, past) in enumerate(zip(self.envs, pasts, strict=True)):
@@ -171,8 +184,20 @@ class Serial(Batch):
                 obs[name][i] = value
 
     def render(self, env: int) -> np.ndarray:
+        self.at[0] = env
         return self.envs[env].render()
 
     def close(self) -> None:
         for env in self.envs:
             env.close()
+
+
+def _fits(seen: Mapping[str, np.ndarray], obs: Mapping[str, np.ndarray]) -> None:
+    """Whether an environment shows what its spaces say; values are converted, kinds of values are not."""
+    if seen.keys() != obs.keys():
+        raise ValueError(f"it shows {', '.join(sorted(seen))}, its spaces say {', '.join(sorted(obs))}")
+    for name, value in seen.items():
+        if np.shape(value) != obs[name].shape[1:]:
+            raise ValueError(f"it shows {name} with shape {np.shape(value)}, its space says {obs[name].shape[1:]}")
+        if not np.can_cast(np.asarray(value).dtype, obs[name].dtype, "same_kind"):
+            raise ValueError(f"it shows {name} as {np.asarray(value).dtype}, its space says {obs[name].dtype}")

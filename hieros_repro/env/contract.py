@@ -124,6 +124,8 @@ class EnvContract:
         seen = [env.reset(1), *(env.step(drawn(env.spaces.action, tick))[0] for tick in range(3))]
         for obs in seen:
             assert list(obs) == list(env.spaces.observation)
+            types = {name: (np.asarray(value).dtype, env.spaces.observation[name].dtype) for name, value in obs.items()}
+            assert [name for name, (shown, said) in types.items() if not np.can_cast(shown, said, "same_kind")] == []
             assert {name: value.shape for name, value in obs.items()} == {
                 name: space.shape for name, space in env.spaces.observation.items()
             }
@@ -153,6 +155,7 @@ class EnvContract:
         episode(env, 3, self.length)
         account = env.account()
         assert set(account) == set(self.accounts)
+        assert set(account) <= set(env.meanings), "every number of an account has its meaning in one line"
         assert all(type(value) in (int, float) for value in account.values())
 
     # -- A vector ------------------------------------------------------------------------------------------------------

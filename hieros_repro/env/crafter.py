@@ -3,7 +3,8 @@
 import importlib.util
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -20,6 +21,14 @@ PACKAGES = ("crafter", __name__)
 # Made by constructors and never changed by a step, or made anew below; all other fields are the state.
 ENV = frozenset({"_world", "_textures", "_local_view", "_item_view", "_sem_view"})
 WORLD = frozenset({"reset", "_chunks"})
+
+
+ACHIEVEMENTS = (
+    "collect_coal", "collect_diamond", "collect_drink", "collect_iron", "collect_sapling", "collect_stone", "collect_wood",
+    "defeat_skeleton", "defeat_zombie", "eat_cow", "eat_plant", "make_iron_pickaxe", "make_iron_sword",
+    "make_stone_pickaxe", "make_stone_sword", "make_wood_pickaxe", "make_wood_sword", "place_furnace", "place_plant",
+    "place_stone", "place_table", "wake_up",
+)  # fmt: skip
 
 
 class Ordered:
@@ -52,10 +61,11 @@ class Crafter(Env):
     An episode with seed s is the first of crafter.Env(seed=s). Dying is termination, `length` a time-out.
     """
 
+    meanings: ClassVar[Mapping[str, str]] = {f"achievement_{name}": f"whether it did: {name}" for name in ACHIEVEMENTS}
+
     def __init__(self, render: bool = False, *, reward: bool, size: Count, length: Count | None):
         import crafter
 
-        _hasten_noise()
         self.env = crafter.Env(size=(size, size), reward=reward, length=length or LENGTH, seed=0)
         self.world = self.env._world
         _order_creatures(self.world)
@@ -74,7 +84,8 @@ class Crafter(Env):
 
     def reset(self, seed: int) -> dict[str, np.ndarray]:
         self.env._seed, self.env._episode = seed, 0  # the package seeds an episode by both
-        self.image = self.env.reset()
+        with _hasty_noise():
+            self.image = self.env.reset()
         return {"image": self.image}
 
     def step(self, action: np.ndarray | int) -> Outcome:
@@ -162,14 +173,21 @@ def _order_creatures(world: "World") -> None:
     world.reset = ordered
 
 
-def _hasten_noise() -> None:
+@contextmanager
+def _hasty_noise() -> Iterator[None]:
     """The same landscapes sooner: single elements of lists are found many times faster than those of numpy arrays.
 
     A landscape takes 150,000 of them: more time than an episode of a beginner. Where numba compiles it, nothing is needed.
     """
     from opensimplex import api, internals
 
-    if isinstance(internals.GRADIENTS3, np.ndarray) and importlib.util.find_spec("numba") is None:
-        init = api._init
-        api._init = lambda seed: tuple(table.tolist() for table in init(seed))
-        internals.GRADIENTS3 = internals.GRADIENTS3.tolist()
+    if importlib.util.find_spec("numba") is not None:
+        yield
+        return
+    init, gradients = api._init, internals.GRADIENTS3
+    api._init = lambda seed: tuple(table.tolist() for table in init(seed))
+    internals.GRADIENTS3 = gradients.tolist()
+    try:
+        yield
+    finally:
+        api._init, internals.GRADIENTS3 = init, gradients

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.random import MT19937, PCG64, PCG64DXSM, SFC64, BitGenerator, Generator, Philox, RandomState
@@ -60,6 +60,7 @@ class _Freezer:
         self.numbers: dict[int, int] = {}  # by id
         self.alive: list[Any] = []  # whatever has a number, so that its id is not given to another
         self.open: set[int] = set()  # tuples under way
+        self.memories: dict[int, int] = {}  # id of who owns an array's memory -> of the one array that shows it
 
     def value(self, thing: Any, path: str) -> Any:
         """A plain value as it is, anything else as [the number of its node]."""
@@ -95,9 +96,25 @@ class _Freezer:
         return node
 
     def _set(self, thing: Iterable[Any], path: str) -> list[Any]:
-        if not all(map(_is_plain, thing)):
-            raise TypeError(f"{path} is a set of more than plain values: its order cannot be kept")
-        return [type(thing).__name__, [self.value(item, path) for item in sorted(thing, key=repr)]]
+        items, kind = list(thing), set if isinstance(thing, set) else frozenset
+        again = kind(items) if all(map(_is_plain, items)) else kind()
+        if items != list(again) or sys.getsizeof(thing) != sys.getsizeof(again):  # it may have been larger once
+            raise TypeError(f"{path} is a set whose order cannot be kept")
+        return [type(thing).__name__, [self.value(item, path) for item in items]]
+
+    def _array(self, thing: np.ndarray, path: str) -> list[Any]:
+        owner = thing
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        if self.memories.setdefault(id(owner), id(thing)) != id(thing):
+            raise TypeError(f"{path} shares its memory with another array, which cannot be kept")
+        return ["array", *_bits_of(thing, path), "F" if thing.flags.fnc else "C"]
+
+    def _random_state(self, thing: RandomState, path: str) -> list[Any]:
+        state = thing.get_state(legacy=False)
+        if state["bit_generator"] != MT19937.__name__:  # as which alone it can be made anew
+            raise TypeError(f"{path} is a RandomState of {state['bit_generator']}")
+        return ["random_state", self.value(state, path)]
 
     def _dict(self, thing: Mapping[Any, Any], path: str) -> list[Any]:
         for key in thing:
@@ -129,9 +146,9 @@ _FREEZE: dict[type, Callable[[_Freezer, Any, str], list[Any]]] = {
     set: _Freezer._set,
     frozenset: _Freezer._set,
     dict: _Freezer._dict,
-    np.ndarray: lambda self, thing, path: ["array", *_bits_of(thing, path)],
+    np.ndarray: _Freezer._array,
     Generator: lambda self, thing, path: ["generator", self.value(thing.bit_generator, path)],
-    RandomState: lambda self, thing, path: ["random_state", self.value(thing.get_state(legacy=False), path)],
+    RandomState: _Freezer._random_state,
     **dict.fromkeys(BITS, lambda self, thing, path: ["bits", type(thing).__name__, self.value(thing.state, path)]),
 }
 
@@ -207,8 +224,8 @@ class _Thawer:
         return made
 
 
-def _array(kind: str, shape: Sequence[int], content: str) -> np.ndarray:
-    return np.frombuffer(bytes.fromhex(content), np.dtype(kind)).reshape(shape).copy()
+def _array(kind: str, shape: Sequence[int], content: str, order: Literal["C", "F"] = "C") -> np.ndarray:
+    return np.frombuffer(bytes.fromhex(content), np.dtype(kind)).reshape(shape).copy(order)
 
 
 _EMPTY: dict[str, Callable[..., Any]] = {

@@ -3,7 +3,6 @@
 import copy
 import difflib
 import importlib
-import inspect
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,14 +13,15 @@ from gymnasium import spaces as gym_spaces
 from gymnasium.error import Error as GymnasiumError
 
 from hieros_repro.env.base import Env, Outcome
-from hieros_repro.records import CannotRender, Count, Fault, Space, Spaces
+from hieros_repro.records import CannotRender, Count, Fault, Space, Spaces, UserError
 
 
 class Gymnasium(Env):
     """Wraps gymnasium.make(id, **kwargs).
 
-    A Box of uint8 with two or three axes is an image, any other Box a vector; Discrete observations become one-hot vectors; a
-    Dict or Tuple gives one entry per leaf. Time limits are those of the registration unless `length` overrides them.
+    A Box of uint8 with two or three axes is an image (shown with its channels last), any other Box a vector; Discrete
+    observations become one-hot vectors; a Dict or Tuple gives one entry per leaf. Time limits are those of the registration
+    unless `length` overrides them.
     """
 
     def __init__(self, render: bool = False, *, id: str, kwargs: dict[str, Any], length: Count | None):
@@ -35,7 +35,12 @@ class Gymnasium(Env):
         spec = copy.deepcopy(gymnasium.spec(name))
         self._limit = length or spec.max_episode_steps  # kept here: every wrapper costs a call per step
         spec.max_episode_steps, spec.order_enforce = None, False
-        self.env = gymnasium.make(spec, disable_env_checker=True, **mode, **kwargs)
+        try:
+            self.env = gymnasium.make(spec, disable_env_checker=True, **mode, **kwargs)
+        except TypeError as error:
+            if not kwargs:
+                raise
+            raise UserError(f"env.kwargs={kwargs}: {id} was not made with them: {error}") from error
         observation, self._read = _observation(self.env.observation_space)
         self.spaces = Spaces(observation, _action(self.env.action_space))
         self._offset = getattr(self.env.action_space, "start", 0)
@@ -64,14 +69,13 @@ class Gymnasium(Env):
 
     @classmethod
     def sources(cls, **values: Any) -> list[str]:
-        """The file that defines the environment's class."""
+        """Where the environment's class and what it inherits from are defined."""
         module, _, name = values["id"].rpartition(":")
         if module:
             importlib.import_module(module)
         entry = gymnasium.spec(name).entry_point
         creator = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
-        file = inspect.getsourcefile(creator) if inspect.isclass(creator) or inspect.isfunction(creator) else None
-        return [file] if file else []
+        return [cls.__module__ for cls in getattr(creator, "__mro__", [creator])]
 
     def reset(self, seed: int) -> dict[str, np.ndarray]:
         self._steps = 0
@@ -118,6 +122,8 @@ def _leaves(space: gymnasium.Space, name: str, find: Callable[[Any], Any]) -> It
 def _leaf(space: gymnasium.Space) -> tuple[Space, Reader]:
     if isinstance(space, gym_spaces.Box):
         if space.dtype == np.uint8 and len(space.shape) == 3:
+            if space.shape[0] <= 4 < space.shape[2]:
+                return Space("image", (*space.shape[1:], space.shape[0])), lambda obs: obs.transpose(1, 2, 0)
             return Space("image", space.shape), lambda obs: obs
         if space.dtype == np.uint8 and len(space.shape) == 2:
             return Space("image", (*space.shape, 1)), lambda obs: obs[:, :, None]
@@ -127,7 +133,7 @@ def _leaf(space: gymnasium.Space) -> tuple[Space, Reader]:
         return Space("vector", (int(space.n),)), lambda obs: table[int(obs) - int(space.start)]
     if isinstance(space, gym_spaces.MultiDiscrete | gym_spaces.MultiBinary):
         return Space("vector", (gym_spaces.flatdim(space),)), lambda obs: np.asarray(gym_spaces.flatten(space, obs))
-    raise ValueError(f"observations of type {type(space).__name__} are not supported: wrap them into Box, Discrete or Dict")
+    raise UserError(f"observations of {space} are not supported: wrap them into Box, Discrete or Dict")
 
 
 def _action(space: gymnasium.Space) -> Space:
@@ -140,4 +146,4 @@ def _action(space: gymnasium.Space) -> Space:
     if isinstance(space, gym_spaces.Box) and np.issubdtype(space.dtype, np.floating):
         low, high = (tuple(float(x) for x in bound.flatten()) for bound in (space.low, space.high))
         return Space("continuous", space.shape, low=low, high=high)
-    raise ValueError(f"actions of type {type(space).__name__} are not supported: use Discrete, MultiDiscrete or a float Box")
+    raise UserError(f"actions of {space} are not supported: use Discrete, MultiDiscrete or a float Box")

@@ -39,6 +39,8 @@ class Recipe(NamedTuple):
     def of(cls, kind: type[Env], node: Mapping[str, Any], parameters: Callable[[Any], Iterable[str]]) -> "Recipe":
         """`parameters` tells the configuration that a callable takes."""
         own = {name: node[name] for name in parameters(kind)}
+        if own.get("length") and "action_repeat" not in own:  # steps are counted after repeating, its own before
+            own["length"] *= node["action_repeat"]
         shells = ({name: node[name] for name in parameters(shell) if name not in own} for shell in SHELLS)
         wrappers, vector, normalise = shells
         return cls(Maker(kind, own, wrappers), vector, normalise)

@@ -6,14 +6,14 @@ import importlib
 import importlib.util
 import io
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
 
 from hieros_repro.env import graph
 from hieros_repro.env.base import Env, Outcome
-from hieros_repro.records import Count, Fault, Natural, Space, Spaces, Tree, needs_extra
+from hieros_repro.records import Count, Fault, Natural, Space, Spaces, Tree, UserError, needs_extra
 
 PACKAGES = ("minigrid",)
 # Made by constructors and never changed by a step; all other fields are the state.
@@ -35,6 +35,8 @@ class MiniGrid(Env):
     frame: cells all look alike wherever they are, and all differ if they have two pixels or more. The first `mission` letters
     of the task's sentence are shown as one-hot vectors; at 0 it is left out, which is right where it is always the same.
     """
+
+    meanings: ClassVar[Mapping[str, str]] = {"success": "whether the goal was reached"}
 
     def __init__(
         self, render: bool = False, *, id: str, observe: Observed, size: Count, mission: Natural, length: Count | None
@@ -176,6 +178,6 @@ def symbols(codes: np.ndarray) -> np.ndarray:
 def letters(sentence: str, count: int) -> np.ndarray:
     """The first letters as one-hot vectors, one after the other; blanks follow a short sentence, others are refused."""
     if len(sentence) > count:
-        raise ValueError(f"env.mission={count} is too short: the mission {sentence!r} has {len(sentence)} letters")
+        raise UserError(f"env.mission={count} is too short: the mission {sentence!r} has {len(sentence)} letters")
     numbers = [LETTERS.index(letter) for letter in sentence.lower().ljust(count)]
     return np.eye(len(LETTERS), dtype=np.float32)[numbers].ravel()

@@ -5,10 +5,12 @@ speed changes a number. A worker that raises, crashes or hangs is an error that 
 """
 
 import contextlib
+import errno
 import faulthandler
 import mmap
 import os
 import pickle
+import random
 import select
 import signal
 import subprocess
@@ -26,6 +28,7 @@ from hieros_repro.env.base import Batch, Env, Past, Slots
 from hieros_repro.records import Failed, Spaces, Tree, UserError
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)  # the main process needs its workers for its last checkpoint
+SHARED = "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
 CLOSING_SECONDS = 5.0  # for an environment that takes its time to close
 
 
@@ -56,7 +59,14 @@ def shared(file: IO[bytes] | int, spaces: Spaces, count: int, workers: int) -> S
         offsets[name] = end
         end += -(-int(np.prod(shape)) * dtype.itemsize // 64) * 64  # nobody shares a cache line with another array
     number = file if isinstance(file, int) else file.fileno()
-    os.ftruncate(number, end)
+    try:
+        os.posix_fallocate(number, 0, end)  # now, since memory that is not there kills who touches it
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise UserError(
+            f"env.processes: {SHARED} has no {end / 2**20:.1f} MB left to share: enlarge it, or env.processes=0"
+        ) from None
     memory = mmap.mmap(number, end)
     found = {name: np.ndarray(shape, dtype, memory, offsets[name]) for name, (shape, dtype) in arrays.items()}
     obs = {name: found[f"obs/{name}"] for name in spaces.observation}
@@ -107,7 +117,10 @@ class Worker:
 
     def _failed(self, what: str, at: np.ndarray | None, trace: str) -> EnvironmentFailed:
         of = f"the worker process of environments {self.envs[0]} to {self.envs[-1]}"
-        env = f"environment {self.envs[int(at[self.number])]}" if at is not None else "an environment that was being made"
+        if at is None:
+            env = "an environment that was being made"
+        else:  # those that are stepped together do not say
+            env = "one" if at[self.number] < 0 else f"environment {self.envs[int(at[self.number])]}"
         return EnvironmentFailed(f"{env} {what} in {of}:\n{trace.rstrip() or '  (nothing is known of where it was)'}")
 
     def _where(self) -> str:
@@ -144,7 +157,7 @@ class Parallel(Batch):
     def __init__(self, make: Callable[[], Env], count: int, processes: int, timeout: float):
         edges = [count * p // processes for p in range(processes + 1)]
         self.count = count
-        self._memory = tempfile.TemporaryFile(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)  # noqa: SIM115
+        self._memory = tempfile.TemporaryFile(dir=SHARED)  # noqa: SIM115
         self._workers: list[Worker] = []
         self._shared: Shared | None = None
         try:
@@ -256,9 +269,15 @@ def _serve(connection: Connection, memory: int) -> None:
     everything = shared(memory, batch.spaces, count, workers)
     slots, action = everything.slots.part(slice(envs[0], envs[-1] + 1)), everything.action[envs[0] : envs[-1] + 1]
     batch.first, batch.at = envs[0], everything.at[number : number + 1]
+    batch.at[0] = -1  # who steps them one by one says where it is
     connection.send(None)
+    seeded: list[int] = []
 
     def step(seeds: dict[int, int]) -> dict[int, Mapping[str, float]]:
+        if seeds and not seeded:  # the global generators, for environments of others
+            seeded.append(next(iter(seeds.values())))
+            random.seed(seeded[0])
+            np.random.seed(seeded[0] % 2**32)
         for field in slots[1:]:
             field[:] = 0
         return batch.step(action, seeds, slots)

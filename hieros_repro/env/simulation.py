@@ -128,6 +128,11 @@ class Simulation(Env):
         low, high = (tuple(float(x) for x in bound) for bound in bounds)
         return Space("continuous", spec.shape, low=low, high=high)
 
+    @classmethod
+    def numerics(cls, **values: Any) -> dict[str, Any]:
+        """Which library draws, where pictures are seen."""
+        return {} if values["observe"] == "proprio" else {"drawn_by": library()[1]}
+
 
 # -- The library -------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,11 @@ import numpy as np
 from hieros_repro.determinism.fingerprint import digest_tree
 from hieros_repro.env.base import Batch, Env, Past, Slots
 from hieros_repro.env.parallel import Parallel
-from hieros_repro.records import Count, Episode, Natural, Positive, Spaces, Step, Tree
+from hieros_repro.records import Count, Diverged, Episode, Natural, Positive, Spaces, Step, Tree
+
+# What a run says of its episodes, which no environment's account may overwrite.
+RESERVED = frozenset({"step", "env", "length", "return", "count", "episodes", "human_normalised"})
+RESERVED |= {"score", "score_std", "score_min", "score_max"}
 
 
 class Seeds(Protocol):
@@ -57,6 +61,9 @@ class Vector:
         seeds = {i: self._seeds(i, self._episodes[i]) for i in starting}
         slots = self._blank()
         accounts = self.batch.step(action, seeds, slots)
+        if not np.isfinite(slots.reward).all():
+            wrong = int(np.flatnonzero(~np.isfinite(slots.reward))[0])
+            raise Diverged(f"environment {wrong} paid {slots.reward[wrong]} in step {self._lengths[wrong] + 1} of its episode")
         self._scores += slots.reward
         self._lengths += 1
         if not self.batch.remembers:
@@ -67,6 +74,10 @@ class Vector:
             self._episodes[i] += 1
             self._reset_seeds[i], self._lengths[i], self._scores[i] = seed, 0, 0.0
         for i, account in accounts.items():
+            if taken := RESERVED & account.keys():
+                raise ValueError(
+                    f"account() of environment {i} tells {', '.join(sorted(taken))}, which the run itself measures"
+                )
             self.finished.append(Episode(i, int(self._lengths[i]), float(self._scores[i]), account))
         if seeds:
             self._forget()
@@ -95,15 +106,16 @@ class Vector:
 
     # -- State ---------------------------------------------------------------------------------------------------------
 
-    def state(self) -> Tree:
+    def state(self, exact: bool = True) -> Tree:
+        """Where the environments are. Not `exact`: only what new episodes need."""
         assert self.now is not None, "there is no state before reset()"
         dtype, taken = self.spaces.action.dtype, len(self._actions)
-        since = [0 if self.batch.remembers else int(length) for length in self._lengths]
+        since = [int(length) if exact and not self.batch.remembers else 0 for length in self._lengths]
         return {
             "episodes": list(self._episodes),
             "seeds": list(self._reset_seeds),
             "actions": [np.array([a[i] for a in self._actions[taken - n :]], dtype) for i, n in enumerate(since)],
-            "snapshots": self.batch.snapshot(),
+            "snapshots": self.batch.snapshot() if exact else [None] * self.num_envs,
             "lengths": self._lengths.tolist(),
             "scores": self._scores.tolist(),
             "flags": np.stack([self.now.is_first, self.now.is_last, self.now.is_terminal]),
@@ -118,7 +130,8 @@ class Vector:
         if found != state["digest"]:
             raise ValueError(
                 f"the environments did not come back: restoring them shows observations with digest {found}, the checkpoint "
-                f"has {state['digest']}. The environment is not a function of its seed and actions, or its version differs"
+                f"has {state['digest']}. The environment is not a function of its seed and actions, or its version differs; "
+                "to go on with new episodes: determinism.resume=episode_boundary"
             )
         self._episodes, self._reset_seeds = list(state["episodes"]), list(state["seeds"])
         self._lengths, self._scores = np.array(state["lengths"]), np.array(state["scores"])

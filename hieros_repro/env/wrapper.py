@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from hieros_repro.env.base import Env, Outcome
-from hieros_repro.records import Count, Space, Spaces, Tree
+from hieros_repro.records import Count, Space, Spaces, Tree, UserError
 
 
 class Wrapper(Env):
     """Passes everything on."""
 
     def __init__(self, env: Env):
-        self.env, self.spaces = env, env.spaces
+        self.env, self.spaces, self.meanings = env, env.spaces, env.meanings  # type: ignore[misc]
 
     def reset(self, seed: int) -> dict[str, np.ndarray]:
         return self.env.reset(seed)
@@ -142,7 +142,8 @@ class Rescale(Wrapper):
 
     def step(self, action: np.ndarray | int) -> Outcome:
         clipped = np.clip(np.asarray(action, np.float64), -self.bound, self.bound)
-        return self.env.step((self.low + (clipped + 1) / 2 * (self.high - self.low)).astype(np.float32))
+        stretched = self.low + (clipped + 1) / 2 * (self.high - self.low)
+        return self.env.step(np.where(np.isinf(self.bound), clipped, stretched).astype(np.float32))
 
 
 class OneHot(Wrapper):
@@ -171,14 +172,23 @@ def wrapped(
     one_hot: bool = False,
 ) -> Env:
     """An environment in the wrappers that are asked for; what its class does itself is not asked for here."""
+    action, images = env.spaces.action.kind, [s for s in env.spaces.observation.values() if s.kind == "image"]
+    _needs(bool(images) or not resize, "resize", "there is no image to resize")
+    _needs(action == "continuous" or not rescale_actions, "rescale_actions", f"the actions are {action}, not continuous")
+    _needs(action == "discrete" or not one_hot, "one_hot", f"the actions are {action}, not discrete")
     asked: list[tuple[Any, type[Wrapper], tuple[Any, ...]]] = [
         (action_repeat > 1, Repeat, (action_repeat,)),
         (length, TimeLimit, (length,)),
         (resize, Resize, (tuple(resize or ()),)),
-        (rescale_actions and env.spaces.action.kind == "continuous", Rescale, ()),
-        (one_hot and env.spaces.action.kind == "discrete", OneHot, ()),
+        (rescale_actions, Rescale, ()),
+        (one_hot, OneHot, ()),
     ]
     for wanted, wrapper, arguments in asked:
         if wanted:
             env = wrapper(env, *arguments)
     return env
+
+
+def _needs(holds: bool, key: str, problem: str) -> None:
+    if not holds:
+        raise UserError(f"env.{key}: {problem}")

@@ -211,7 +211,7 @@ class Loop:
         }
         return {
             "loop": {"counters": counters, "carry": self.carry, "ledger": self.ledger.state(), "log": parts.log.state()},
-            "env": {"envs": parts.envs.state(), "normaliser": parts.normaliser.state()},
+            "env": {"envs": parts.envs.state(self.settings.resume == "exact"), "normaliser": parts.normaliser.state()},
             "agent": parts.agent.state(),
             "replay": {name: replay.state() for name, replay in parts.replays.items()},
             **({"rng_state": snapshot.take()} if self.settings.save_rng else {}),

@@ -13,7 +13,7 @@ import crafter
 from hieros_repro.determinism.fingerprint import digest_tree
 from hieros_repro.env.base import Env
 from hieros_repro.env.contract import EnvContract, drawn
-from hieros_repro.env.crafter import Crafter, Ordered
+from hieros_repro.env.crafter import Crafter, Ordered, _hasty_noise
 from hieros_repro.records import Space
 from tests.runs import ROOT
 
@@ -77,16 +77,16 @@ def test_the_ground_beyond_the_edge_of_the_map_is_drawn_as_the_package_does():
         assert np.array_equal(view(player, unit), view.view(player, unit))
 
 
-def test_noise_from_lists_is_the_noise_from_arrays(monkeypatch):
+def test_noise_from_lists_is_the_noise_from_arrays():
     from opensimplex import OpenSimplex, internals
 
-    made()  # from now on in lists
-    simplex = OpenSimplex(seed=5)
-    assert isinstance(simplex._perm, list)
     points = [(x / 3 - 7, y / 8 + 20, z) for x in range(15) for y in range(15) for z in (0, 3, 8)]
-    shown = [float(simplex.noise3(*point)).hex() for point in points]
-    monkeypatch.setattr(internals, "GRADIENTS3", np.array(internals.GRADIENTS3))
-    simplex._perm, simplex._perm_grad_index3 = np.array(simplex._perm), np.array(simplex._perm_grad_index3)
+    with _hasty_noise():
+        simplex = OpenSimplex(seed=5)
+        assert isinstance(simplex._perm, list) and isinstance(internals.GRADIENTS3, list)
+        shown = [float(simplex.noise3(*point)).hex() for point in points]
+    simplex = OpenSimplex(seed=5)
+    assert isinstance(simplex._perm, np.ndarray) and isinstance(internals.GRADIENTS3, np.ndarray)  # it has left no trace
     assert [float(simplex.noise3(*point)).hex() for point in points] == shown
     assert len(set(shown)) > 600
 

@@ -113,6 +113,16 @@ def test_vision_shows_the_picture_alone_and_both_show_everything():
     assert list(made(observe="both").spaces.observation) == ["image", "orientations", "height", "velocity"]
 
 
+# Numerics
+
+
+def test_what_is_seen_has_bits_of_who_draws_it_and_joints_have_not():
+    assert DMC.numerics(task="walker_walk", observe="proprio") == {}
+    for observe in ("vision", "both"):
+        assert DMC.numerics(task="walker_walk", observe=observe) == {"drawn_by": simulation.library()[1]}
+    assert not DRAWS or simulation.library()[1] in {f"MUJOCO_GL={way}" for way in ("egl", "osmesa", "glfw")}
+
+
 # Ends
 
 

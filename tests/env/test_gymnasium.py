@@ -6,7 +6,7 @@ from hieros_repro.env import gymnasium as module
 from hieros_repro.env.base import Env
 from hieros_repro.env.contract import EnvContract, episode
 from hieros_repro.env.gymnasium import Gymnasium
-from hieros_repro.records import CannotRender, Space
+from hieros_repro.records import CannotRender, Space, UserError
 from tests.env import worlds
 
 
@@ -55,6 +55,13 @@ class TestPicture(EnvContract):
         return made("Picture-v0")
 
 
+class TestChannelsFirst(EnvContract):
+    draws_pictures = False
+
+    def make(self) -> Env:
+        return made("Channels-v0")
+
+
 class TestMixed(EnvContract):
     draws_pictures = False
 
@@ -83,6 +90,7 @@ class TestScriptedContinuous(EnvContract):
         ("Pendulum-v1", {"vector": Space("vector", (3,))}, Space("continuous", (1,), low=(-2.0,), high=(2.0,))),
         ("FrozenLake-v1", {"vector": Space("vector", (16,))}, Space("discrete", (), sizes=(4,))),
         ("Picture-v0", {"image": Space("image", (8, 9, 3))}, Space("discrete", (), sizes=(3,))),
+        ("Channels-v0", {"image": Space("image", (32, 32, 3))}, Space("discrete", (), sizes=(3,))),
         (
             "Mixed-v0",
             {
@@ -130,6 +138,28 @@ def test_further_arguments_reach_the_environment():
     assert made("FrozenLake-v1", map_name="8x8").spaces.observation["vector"].shape == (64,)
 
 
+def test_an_argument_that_the_environment_does_not_take_is_refused_by_its_key():
+    with pytest.raises(
+        UserError, match=r"^env\.kwargs=\{'is_slipery': False\}: FrozenLake-v1 was not made with them: .*is_slipery"
+    ):
+        made("FrozenLake-v1", is_slipery=False)
+
+
+def test_a_picture_with_its_channels_first_is_shown_with_its_channels_last():
+    env = made("Channels-v0")
+    for show in (lambda: env.reset(3), lambda: env.step(2)[0]):
+        image, inner = show()["image"], env.env.unwrapped.picture
+        assert image.shape == (32, 32, 3) and inner.shape == (3, 32, 32)
+        assert all(np.array_equal(image[:, :, channel], inner[channel]) for channel in range(3))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (32, 32, 3), (8, 9, 12), (4, 8, 3)])
+def test_a_shape_that_may_have_its_channels_last_is_shown_as_it_is(shape):
+    spaces, read = module._observation(gymnasium.spaces.Box(0, 255, shape, np.uint8))
+    image = np.arange(np.prod(shape), dtype=np.int64).astype(np.uint8).reshape(shape)
+    assert spaces == {"image": Space("image", shape)} and np.array_equal(read(image)["image"], image)
+
+
 def test_an_environment_that_cannot_be_rendered_says_so():
     with pytest.raises(CannotRender, match="Scripted cannot be rendered"):
         worlds.Scripted({}).render()
@@ -174,9 +204,25 @@ def test_an_environment_whose_package_is_missing_is_named():
     assert "surely_not_installed" in problem
 
 
-@pytest.mark.parametrize(("space", "name"), [("observation", "Text"), ("action", "Dict")])
-def test_a_space_that_cannot_be_read_is_refused_by_its_type(space, name):
-    odd = {"Text": gymnasium.spaces.Text(5), "Dict": gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2)})}[name]
-    read = {"observation": module._observation, "action": module._action}[space]
-    with pytest.raises(ValueError, match=f"type {name} are not supported"):
-        read(odd)
+@pytest.mark.parametrize(
+    ("read", "space", "message"),
+    [
+        (module._observation, gymnasium.spaces.Text(5), r"observations of Text\(1, 5, .*\) are not supported"),
+        (module._observation, gymnasium.spaces.Dict({"say": gymnasium.spaces.Text(5)}), r"observations of Text\("),
+        (
+            module._action,
+            gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2)}),
+            r"actions of Dict\('a': Discrete\(2\)\) are not supported",
+        ),
+        (
+            module._action,
+            gymnasium.spaces.Box(0, 9, (2,), np.int64),
+            r"actions of Box\(0, 9, \(2,\), int64\) are not supported",
+        ),
+        (module._action, gymnasium.spaces.MultiDiscrete([[2, 3]]), r"actions of MultiDiscrete\(\[\[2 3\]\]\) are not"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_space_that_cannot_be_read_is_refused_and_shown(read, space, message):
+    with pytest.raises(UserError, match=f"^{message}"):
+        read(space)

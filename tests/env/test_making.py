@@ -2,8 +2,12 @@ import pickle
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import pytest
+
+from hieros_repro import build
 from hieros_repro.check import check, parameters
 from hieros_repro.determinism.keys import Key
+from hieros_repro.env.contract import episode
 from hieros_repro.env.gymnasium import Gymnasium
 from hieros_repro.env.making import Maker, Recipe
 from hieros_repro.env.wrapper import TimeLimit
@@ -92,3 +96,29 @@ def test_the_configuration_that_is_shipped_makes_what_it_names():
     envs = made.training(lambda env, episode: Key(0)("env", env, episode).seed())
     assert [type(env.env) for env in envs.batch.envs] == [Gymnasium, Gymnasium]
     assert type(envs.batch.envs[0]).__name__ == "Repeat"
+
+
+@pytest.mark.parametrize(
+    ("env", "needs"),
+    [
+        (["env=gymnasium", "env.id=Pendulum-v1"], "gymnasium"),
+        (["env=dummy"], "numpy"),
+        (["env=pinpad"], "numpy"),
+        (["env=atari"], "ale_py"),
+        (["env=dmc", "env.observe=proprio"], "dm_control"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_length_is_in_steps_whoever_keeps_the_time_and_repeats_the_actions(env, needs, times):
+    pytest.importorskip(needs)
+    made = build.recipe(check(compose(*env, "env.length=20", f"env.action_repeat={times}"))["env"])
+    *before, last = episode(made.make(), 3, 60)
+    assert len(before) == 20 and not any(over for row in before for over in row[2:]) and any(last[2:])
+
+
+def test_every_step_of_a_length_takes_its_action_as_often_as_it_is_repeated():
+    env = build.recipe(check(compose("env=dummy", "env.length=20", "env.action_repeat=3"))["env"]).make()
+    env.reset(3)
+    *_, (obs, *rest) = [env.step(0) for _ in range(20)]
+    assert obs["vector"][0] == 60 and rest == [3.0, True, False]

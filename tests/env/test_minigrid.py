@@ -8,7 +8,7 @@ from hieros_repro.determinism.fingerprint import digest_tree
 from hieros_repro.env.base import Env
 from hieros_repro.env.contract import EnvContract, drawn, episode
 from hieros_repro.env.minigrid import COLOURS, LETTERS, STATES, TYPES, MiniGrid, letters, symbols
-from hieros_repro.records import Space
+from hieros_repro.records import Space, UserError
 
 LEFT, RIGHT, FORWARD, PICKUP, DROP, TOGGLE = range(6)
 BROKEN = "MiniGrid-WFC-"  # generated from pictures that the package does not bring
@@ -116,7 +116,7 @@ def test_a_mission_is_shown_letter_by_letter():
 
 
 def test_a_mission_that_is_too_long_is_refused_by_the_key():
-    with pytest.raises(ValueError, match=r"env.mission=3 is too short: the mission 'go to' has 5 letters"):
+    with pytest.raises(UserError, match=r"env.mission=3 is too short: the mission 'go to' has 5 letters"):
         letters("go to", 3)
 
 

@@ -6,8 +6,8 @@ import pytest
 from hieros_repro.build import training_seeds
 from hieros_repro.determinism.keys import Key
 from hieros_repro.env.vector import Vector
-from hieros_repro.records import Episode
-from tests.env.worlds import Foreign, Scripted
+from hieros_repro.records import Episode, Failed
+from tests.env.worlds import Foreign, Remembered, Scripted, Unsaved
 
 # Environment i's n-th episode has seed 10 i + n. Environment 0's first episode is over (terminal) after 2 steps, environment
 # 1's first by a time-out after 3.
@@ -88,6 +88,66 @@ def test_keyed_seeds_share_nothing_with_neighbouring_runs():
     assert len(found) == 24
 
 
+# What environments may not do
+
+
+class Telling(Scripted):
+    """Tells what it is told to tell, and pays so."""
+
+    def __init__(self, account: dict[str, float], paid: dict[tuple[int, int], float]):
+        super().__init__(ENDS)
+        self.told, self.paid = account, paid
+
+    def step(self, action):
+        obs, reward, *over = super().step(action)
+        return obs, self.paid.get((self.seed, self.ticks), reward), *over
+
+    def account(self):
+        return self.told
+
+
+def telling(account: dict[str, float], paid: dict[tuple[int, int], float]) -> Vector:
+    envs = Vector(lambda: Telling(account, paid), seeds, num_envs=2, processes=0, worker_timeout=60.0)
+    envs.reset()
+    return envs
+
+
+def test_an_account_may_not_tell_what_the_run_itself_measures():
+    envs = telling({"return": 1.0, "length": 2, "keys": 3}, {})
+    envs.step(np.array([0, 0]))
+    with pytest.raises(ValueError, match=r"account\(\) of environment 0 tells length, return, which the run itself measures"):
+        envs.step(np.array([0, 0]))
+
+
+@pytest.mark.parametrize("name", ["step", "env", "length", "return", "count", "episodes", "human_normalised", "score_std"])
+def test_the_names_of_a_row_of_episodes_and_of_its_summary_are_taken(name):
+    envs = telling({name: 1.0}, {})
+    envs.step(np.array([0, 0]))
+    with pytest.raises(ValueError, match=f"tells {name}, which"):
+        envs.step(np.array([0, 0]))
+
+
+def test_other_names_are_free():
+    envs = telling({"steps": 1.0, "lengths": 2}, {})
+    for _ in range(2):
+        envs.step(np.array([0, 0]))
+    assert envs.take_finished() == [Episode(0, 2, 3.0, {"steps": 1.0, "lengths": 2})]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_reward_that_is_no_number_ends_the_run_and_is_named(value):
+    envs = telling({}, {(10, 2): value})
+    envs.step(np.array([0, 0]))
+    with pytest.raises(Failed, match=rf"^environment 1 paid {value} in step 2 of its episode$"):
+        envs.step(np.array([0, 0]))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_infinite_rewards_do_not_cancel_out():
+    with pytest.raises(Failed, match=r"^environment 0 paid inf in step 1 of its episode$"):
+        telling({}, {(0, 1): np.inf, (10, 1): -np.inf}).step(np.array([0, 0]))
+
+
 # State
 
 
@@ -130,6 +190,44 @@ def test_a_restored_vector_can_be_saved_again():
     other.load(envs.state())
     again = other.state()
     assert {name: str(value) for name, value in again.items()} == {name: str(value) for name, value in envs.state().items()}
+
+
+@pytest.mark.parametrize("kind", [Scripted, Unsaved])
+def test_a_state_for_new_episodes_holds_nothing_of_those_under_way(kind):
+    """No snapshot is taken and no action is kept."""
+    envs = Vector(lambda: kind(ENDS), seeds, num_envs=2, processes=0, worker_timeout=60.0)
+    envs.reset()
+    for action in (1, 2):
+        envs.step(np.array([action, 8]))
+    state = envs.state(exact=False)
+    assert state["snapshots"] == [None, None] and [actions.size for actions in state["actions"]] == [0, 0]
+    assert state["episodes"] == [1, 1]
+
+
+def test_an_exact_state_holds_actions_or_snapshots_of_the_episodes_under_way():
+    for kind, actions, snapshots in ((Scripted, [2, 2], [None, None]), (Remembered, [0, 0], [0, 10])):
+        envs = Vector(lambda kind=kind: kind({}), seeds, num_envs=2, processes=0, worker_timeout=60.0)
+        envs.reset()
+        for action in (1, 2):
+            envs.step(np.array([action, 8]))
+        state = envs.state()
+        assert [len(taken) for taken in state["actions"]] == actions
+        assert [tree and tree["of"].tolist()[0] for tree in state["snapshots"]] == snapshots
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_new_episodes_follow_those_that_a_state_gives_up(exact):
+    envs, other = vector(), vector()
+    envs.reset()
+    for action in (1, 2, 3):  # environment 0 is in its second episode, environment 1's first is just over
+        envs.step(np.array([action, 8]))
+    other.reset()
+    other.step(np.array([0, 0]))
+    first = other.start_anew(copy.deepcopy(envs.state(exact)))
+    assert table([first]) == [row([[2, 0, -1], [11, 0, -1]], [0, 0], first="xx")]
+    assert table([other.step(np.array([4, 5]))]) == [row([[2, 1, 4], [11, 1, 5]], [1, 1])]
+    assert other.take_finished() == []
+    assert table([envs.load(other.state())]) == table([other.now])
 
 
 def test_an_environment_that_is_no_function_of_its_seed_is_refused():

@@ -5,7 +5,7 @@ from hieros_repro.env.base import Env, Outcome
 from hieros_repro.env.contract import EnvContract
 from hieros_repro.env.vector import Vector
 from hieros_repro.env.wrapper import OneHot, Repeat, Rescale, Resize, TimeLimit, wrapped
-from hieros_repro.records import Space, Spaces
+from hieros_repro.records import Space, Spaces, UserError
 from tests.env.worlds import Remembered, Scripted
 
 # The k-th action since the reset brings reward k; what is shown is (seed, ticks, sum of the last action).
@@ -212,13 +212,30 @@ def test_nothing_that_is_not_asked_for_wraps():
     assert wrapped(inner, action_repeat=1, length=None, resize=None, rescale_actions=False, one_hot=False) is inner
 
 
-def test_the_wrappers_lie_in_a_fixed_order_and_only_where_they_apply():
-    everything = {"action_repeat": 2, "length": 5, "resize": [2, 2], "rescale_actions": True, "one_hot": True}
+def test_the_wrappers_lie_in_a_fixed_order():
+    most = {"action_repeat": 2, "length": 5, "resize": [2, 2]}
     image = np.zeros((4, 4, 1), np.uint8)
-    assert kinds(wrapped(Still(image), **everything)) == [OneHot, Resize, TimeLimit, Repeat]
-    assert kinds(wrapped(Still(image, BOUNDS), **everything)) == [Rescale, Resize, TimeLimit, Repeat]
-    several = Space("multidiscrete", (2,), sizes=(2, 2))
-    assert kinds(wrapped(Still(image, several), **everything)) == [Resize, TimeLimit, Repeat]
+    assert kinds(wrapped(Still(image), **most, one_hot=True)) == [OneHot, Resize, TimeLimit, Repeat]
+    assert kinds(wrapped(Still(image, BOUNDS), **most, rescale_actions=True)) == [Rescale, Resize, TimeLimit, Repeat]
+
+
+SEVERAL = Space("multidiscrete", (2,), sizes=(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("inner", "asked", "message"),
+    [
+        (Still(np.zeros((4, 4, 1), np.uint8)), {"rescale_actions": True}, r"env\.rescale_actions: the actions are discrete"),
+        (Still(np.zeros((4, 4, 1), np.uint8), SEVERAL), {"rescale_actions": True}, r"env\.rescale_actions: .* multidiscrete"),
+        (Still(np.zeros((4, 4, 1), np.uint8), SEVERAL), {"one_hot": True}, r"env\.one_hot: the actions are multidiscrete"),
+        (Still(np.zeros((4, 4, 1), np.uint8), BOUNDS), {"one_hot": True}, r"env\.one_hot: the actions are continuous"),
+        (Scripted({}), {"resize": [2, 2]}, r"env\.resize: there is no image to resize"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrapper_that_does_not_apply_is_refused_by_its_key(inner, asked, message):
+    with pytest.raises(UserError, match=f"^{message}"):
+        wrapped(inner, **asked)
 
 
 def test_a_time_limit_counts_steps_and_not_repetitions():

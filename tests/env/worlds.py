@@ -7,14 +7,14 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from hieros_repro.env.base import Env, Outcome
+from hieros_repro.env.base import Batch, Env, Outcome, Serial, Slots
 from hieros_repro.records import Space, Spaces, Tree, UserError
 
 OUTSIDE = itertools.count()
@@ -56,6 +56,8 @@ class Foreign(Scripted):
 
 class Remembered(Scripted):
     """Comes back by a snapshot."""
+
+    meanings: ClassVar[Mapping[str, str]] = {"tens": "whole tens of steps", "seed": "what it was reset with"}
 
     def snapshot(self) -> Tree:
         return {"ticks": self.ticks, "of": np.array([self.seed])}
@@ -206,6 +208,47 @@ class Shown(Forgetful):
         return {"vector": np.array([self.seed, self.ticks, getattr(self, "total", 0)], np.float32)}
 
 
+class Worn(Inexact):
+    """Pays how many of its episodes were played to their end, which is after 150 steps."""
+
+    ended = 0
+
+    def step(self, action: np.ndarray | int) -> Outcome:
+        obs, reward, *_ = super().step(action)
+        over = self.ticks == 150
+        self.ended += over
+        return obs, reward, False, over
+
+    def paid(self) -> float:
+        return float(self.ended)
+
+
+class Joint(Serial):
+    """Pays all but the first of those that it steps how often it has stepped them."""
+
+    stepped = 0
+
+    def step(self, action: np.ndarray, seeds: Mapping[int, int], slots: Slots) -> dict[int, Mapping[str, float]]:
+        accounts = super().step(action, seeds, slots)
+        self.stepped += 1
+        slots.reward[1:] = self.stepped
+        return accounts
+
+
+class Joined(Exact):
+    """Comes back exactly where it is stepped alone."""
+
+    def batch(self, make: Callable[[], Env], count: int) -> Batch:
+        return Joint([self, *(make() for _ in range(count - 1))])
+
+
+class Unsaved(Remembered):
+    """Has a state that cannot be told."""
+
+    def snapshot(self) -> Tree:
+        raise TypeError("root.player is or has the type builtins:function")
+
+
 # -- Gymnasium's -------------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +269,17 @@ class Picture(gymnasium.Env):
         self.ticks += 1
         self.picture += np.uint8(action)
         return self.picture.copy(), float(action), self.ticks == 12, False, {}
+
+
+class Channels(Picture):
+    """The same with the channels first, and large enough to be seen as such."""
+
+    observation_space = spaces.Box(0, 255, (3, 32, 32), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        self.picture = self.np_random.integers(0, 256, (3, 32, 32), np.uint8)
+        return self.picture.copy(), {}
 
 
 class Mixed(gymnasium.Env):
@@ -254,5 +308,6 @@ class Mixed(gymnasium.Env):
 
 
 gymnasium.register("Picture-v0", Picture)
+gymnasium.register("Channels-v0", Channels)
 gymnasium.register("Mixed-v0", Mixed, max_episode_steps=20)
 gymnasium.register("Absent-v0", "surely_not_installed.module:Absent")

@@ -1,7 +1,7 @@
 """PinPad in a configuration: env=pinpad and env=pinpad_easy."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -19,6 +19,11 @@ Size = Annotated[int, Between(GRID)]
 
 class PinPadEasy(Env):
     """A reward mode pays for parts of the sequence, too. Pictures cost nothing extra, so `render` changes nothing."""
+
+    meanings: ClassVar[Mapping[str, str]] = {
+        "completions": "sequences completed in the episode",
+        "coverage": "share of the free cells that this environment has ever stood on",
+    }
 
     def __init__(self, render: bool = False, *, task: str, length: Count, size: Size, reward_mode: Mode):
         self.env = single.PinPadEasy(task, length, size, reward_mode)

@@ -34,6 +34,8 @@ class Native(Batch):
     def step(self, action: np.ndarray, seeds: Mapping[int, int], slots: Slots) -> dict[int, Mapping[str, float]]:
         layout, starting = self.rules.layout, list(seeds)
         action = np.array(action, np.int64)
+        if action.min() < 0 or action.max() >= ACTIONS:
+            raise ValueError(f"actions are below {ACTIONS}, not {action.tolist()}")
         for i, seed in seeds.items():
             self._begin(i, seed)
         action[starting] = 0

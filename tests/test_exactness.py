@@ -1,23 +1,29 @@
+import importlib
 import importlib.metadata
 import json
 import re
 import signal
 import subprocess
+import time
 
 import pytest
 
-from hieros_repro.env import exactness
-from hieros_repro.env.exactness import Inexact, require, trial, verdict
+from hieros_repro import exactness
 from hieros_repro.env.gymnasium import Gymnasium
-from hieros_repro.env.making import Maker
+from hieros_repro.env.making import Maker, Recipe
+from hieros_repro.exactness import Inexact, Verdict, require, trial, verdict
 from hieros_repro.records import Failed, UserError
 from tests.env import worlds
 from tests.envs import Mortal, Unrepeatable, chosen
 from tests.runs import facts, process, run, short
 
 
-def maker(kind: type, /, **values) -> Maker:
-    return Maker(kind, values)
+def maker(kind: type, /, **values) -> Recipe:
+    return made(kind, values)
+
+
+def made(kind: type, values: dict, wrappers: dict | None = None, num_envs: int = 2) -> Recipe:
+    return Recipe(Maker(kind, values, wrappers or {}), {"num_envs": num_envs}, {})
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +53,7 @@ EXACT = {
     "several actions": maker(worlds.Scripted, ends={}, kind="multidiscrete"),
     "remembered": maker(worlds.Remembered, ends={}),
     "images": maker(Gymnasium, id="tests.env.worlds:Picture-v0", kwargs={}, length=None),
-    "wrapped": Maker(worlds.Remembered, {"ends": {}}, {"action_repeat": 2, "length": 17}),
+    "wrapped": made(worlds.Remembered, {"ends": {}}, {"action_repeat": 2, "length": 17}),
     "hashed with a pinned hash": maker(worlds.Hashed),
 }
 
@@ -55,7 +61,7 @@ EXACT = {
 @pytest.mark.parametrize("name", EXACT)
 def test_an_exact_environment_passes(monkeypatch, name):
     monkeypatch.setenv("PYTHONHASHSEED", "0")
-    assert trial(EXACT[name]) == (True, "")
+    assert trial(EXACT[name]).exact
 
 
 @pytest.mark.parametrize(
@@ -66,7 +72,7 @@ def test_an_exact_environment_passes(monkeypatch, name):
             worlds.Counted,
             r"copies side by side differ at step 0: reward of environment 0 is 1\.0 and 2\.0 \(1 of 1 values differ\)",
         ),
-        (worlds.Global, r"copies side by side differ at step 1: reward of environment 0 is 0\.\d+ and 0\.\d+ \(1 of 1 values"),
+        (worlds.Global, r"copies side by side differ at step \d: reward of environment 0 is 0\.\d+ and 0\.\d+ \(1 of 1 values"),
         (
             worlds.Foreign,
             r"side by side differ at step 0: vector\[0\] of environment 0 is \d+\.0 and \d+\.0 ",
@@ -74,7 +80,7 @@ def test_an_exact_environment_passes(monkeypatch, name):
         (worlds.Forgetful, r"1 steps after it was restored in a fresh process it differs: reward of environment 0 is"),
         (
             worlds.Shown,
-            r"restored in a fresh process at step 148 it differs: vector\[2\] of environment 0 is \d+\.0 and 0\.0 \(1 of 3",
+            r"restored in a fresh process at step \d+ it differs: vector\[2\] of environment 0 is \d+\.0 and 0\.0 \(1 of 3",
         ),
         (worlds.Aged, r"1 steps after it was restored in a fresh process it differs: reward of environment 0 is 3\.0 and 2\.0"),
         (worlds.Hashed, r"1 steps after it was restored in a fresh process it differs: reward of environment 0 is"),
@@ -88,12 +94,41 @@ def test_what_does_not_come_back_is_found_and_named(monkeypatch, kind, account):
     assert re.search(account, found.account), found.account
 
 
+def test_what_an_episode_leaves_behind_when_it_is_played_to_its_end_is_found():
+    """A reset in the middle of one would not show it."""
+    found = trial(maker(worlds.Worn))
+    assert not found.exact
+    assert re.search(r"1 steps after it was restored .* reward of environment 0 is 2\.0 and 0\.0", found.account), found.account
+
+
+def test_environments_that_are_stepped_together_are_tried_as_many_as_the_run_has():
+    assert trial(made(worlds.Joined, {}, num_envs=1)).exact
+    found = trial(made(worlds.Joined, {}, num_envs=3))
+    assert not found.exact
+    assert re.search(r"1 steps after it was restored .* reward of environment 1 is \d+\.0 and 1\.0 \(2 of 3", found.account)
+
+
+def test_a_state_that_cannot_be_saved_is_a_verdict_with_the_reason():
+    found = trial(maker(worlds.Unsaved, ends={}))
+    assert found == Verdict(False, "its state cannot be saved: root.player is or has the type builtins:function")
+
+
+def test_an_environment_that_hangs_is_given_up(monkeypatch, cache):
+    monkeypatch.setattr(exactness, "HANGS", 1.0)
+    started = time.monotonic()
+    with pytest.raises(Failed, match=r"^env: Faulty hung when it was tried: no answer for 1 s$"):
+        verdict(maker(worlds.Faulty, place="init", fault="sleeps"))
+    assert time.monotonic() < started + 6.0
+    assert not cache.exists()
+
+
 def test_a_run_is_refused_with_what_differed_and_the_way_out():
     with pytest.raises(Inexact) as caught:
         require(maker(worlds.Counted))
-    first, second = str(caught.value).splitlines()
+    first, second, third = str(caught.value).splitlines()
     assert first.startswith("env: Counted does not come back exactly, so exact resume is refused: two equally seeded copies")
-    assert second.endswith("resume=episode_boundary")
+    assert second.endswith("determinism.resume=episode_boundary")
+    assert third.startswith("(the verdict is remembered in ")
     require(maker(worlds.Exact))
 
 
@@ -134,14 +169,14 @@ def identity(make: Maker) -> str:
 
 
 def test_another_value_wrapper_or_class_is_tried_anew():
-    made = [
+    others = [
         maker(worlds.Scripted, ends={}, kind="discrete"),
         maker(worlds.Scripted, ends={}, kind="continuous"),
-        Maker(worlds.Scripted, {"ends": {}, "kind": "discrete"}, {"action_repeat": 2}),
+        made(worlds.Scripted, {"ends": {}, "kind": "discrete"}, {"action_repeat": 2}),
         maker(worlds.Remembered, ends={}, kind="discrete"),
     ]
-    assert len({identity(make) for make in made}) == 4
-    assert identity(made[0]) == identity(maker(worlds.Scripted, ends={}, kind="discrete"))
+    assert len({identity(make) for make in others}) == 4
+    assert identity(others[0]) == identity(maker(worlds.Scripted, ends={}, kind="discrete"))
 
 
 def test_another_version_of_a_package_is_tried_anew(monkeypatch):
@@ -178,6 +213,29 @@ def test_another_source_of_the_class_or_of_its_base_is_tried_anew(tmp_path, monk
     assert verdict(make).exact and len(processes) == 2
 
 
+def test_another_source_anywhere_in_the_users_package_is_tried_anew(tmp_path, monkeypatch):
+    """Whatever its modules import from one another, and when."""
+    package = tmp_path / "ownpackage"
+    (package / "deep").mkdir(parents=True)
+    (package / "__init__.py").write_text("from tests.env.worlds import Exact\nclass Mine(Exact):\n    pass\n")
+    for name in ("dynamics.py", "deep/er.py"):
+        (package / name).write_text("GRAVITY = 9.8\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    make = maker(importlib.import_module("ownpackage").Mine)
+    found = [identity(make)]
+    for name in ("dynamics.py", "deep/er.py"):
+        assert identity(make) == found[-1]
+        (package / name).write_text("GRAVITY = 9.9\n")
+        found.append(identity(make))
+    (tmp_path / "neighbour.py").write_text("")
+    assert len(set(found)) == 3 and identity(make) == found[-1]
+
+
+def test_another_number_of_environments_is_tried_anew_where_they_are_stepped_together():
+    for kind, count in ((worlds.Joined, 2), (worlds.Exact, 1)):
+        assert len({identity(made(kind, {}, num_envs=n)) for n in (2, 3)}) == count
+
+
 def test_a_memory_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("HIEROS_CACHE", str(tmp_path / "file"))
@@ -201,7 +259,10 @@ def test_training_in_an_inexact_environment_is_refused(tmp_path):
     done = process("train", *short("run", *chosen(Unrepeatable)), cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("error:") == 1 and "Traceback" not in done.stderr
-    assert "error: env: Unrepeatable does not come back exactly, so exact resume is refused: two equally seeded" in done.stderr
+    assert (
+        "error: env: Unrepeatable CartPole-v1 does not come back exactly, so exact resume is refused: two equally seeded"
+        in done.stderr
+    )
     assert "resume=episode_boundary" in done.stderr
     assert not (tmp_path / "run").exists()
 

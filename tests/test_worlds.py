@@ -18,6 +18,7 @@ WORLDS = {  # overrides, and what must be installed
     "atari_lives": (("env=atari100k", "env.task=breakout", "env.life_loss=true", "env.num_envs=2"), "ale_py"),
     "dmc_proprio": (("env=dmc", "env.observe=proprio", "env.task=reacher_easy"), "dm_control"),
     "dmc_vision": (("env=dmc",), "dm_control"),
+    "loconav": (("env=loconav", "env.observe=proprio"), "dm_control"),
     "crafter": (("env=crafter",), "crafter"),
     "minigrid": (("env=minigrid", "env.id=MiniGrid-DoorKey-5x5-v0"), "minigrid"),
     "dummy": (("env=dummy", "env.task=continuous"), None),

@@ -194,6 +194,8 @@ class Serial(Batch):
 
 def _fits(seen: Mapping[str, np.ndarray], obs: Mapping[str, np.ndarray]) -> None:
     """Whether an environment shows what its spaces say; values are converted, kinds of values are not."""
+    if not isinstance(seen, Mapping):
+        raise ValueError(f"reset() gave a {type(seen).__name__}, not observations by name")
     if seen.keys() != obs.keys():
         raise ValueError(f"it shows {', '.join(sorted(seen))}, its spaces say {', '.join(sorted(obs))}")
     for name, value in seen.items():

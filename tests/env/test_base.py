@@ -62,3 +62,12 @@ def test_a_snapshot_of_nothing_is_refused_since_no_action_was_kept():
     envs.reset()
     with pytest.raises(ValueError, match=r"^Absent\.snapshot\(\) gave None, and its actions were not kept$"):
         envs.state()
+
+
+def test_a_reset_that_answers_as_gymnasium_does_is_refused_by_what_it_gave():
+    class Gymnastic(Showing):
+        def reset(self, seed):
+            return super().reset(1), {}
+
+    with pytest.raises(ValueError, match=r"^reset\(\) gave a tuple, not observations by name\nin environment 0$"):
+        Vector(Gymnastic, lambda i, n: i, num_envs=1, processes=0, worker_timeout=1.0).reset()

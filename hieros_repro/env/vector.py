@@ -144,6 +144,12 @@ class Vector:
         """Every environment to where it was; the observation that is shown there."""
         self._fits(state)
         pasts = [Past(*past) for past in zip(state["seeds"], state["actions"], state["snapshots"], strict=True)]
+        lengths = zip(pasts, state["lengths"], strict=True)
+        if not all(past.snapshot is not None or len(past.actions) == length for past, length in lengths):
+            raise ValueError(
+                "the checkpoint does not say where its environments were: it was saved under "
+                "determinism.resume=episode_boundary, so only that can continue it"
+            )
         obs = self._blank().obs
         self.batch.restore(pasts, obs)
         return obs

@@ -246,3 +246,12 @@ def test_another_number_of_environments_is_refused():
     envs.reset()
     with pytest.raises(ValueError, match="holds 2 environments, this run has 3"):
         vector(count=3).load(envs.state())
+
+
+def test_a_state_that_does_not_say_where_the_environments_were_is_refused():
+    """Even where every observation looks alike, so that its digest could not tell."""
+    envs = vector()
+    envs.reset()
+    envs.step(np.array([1, 1]))
+    with pytest.raises(ValueError, match=r"saved under determinism.resume=episode_boundary, so only that can continue it"):
+        vector().load(envs.state(exact=False))

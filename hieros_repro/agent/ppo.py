@@ -14,19 +14,18 @@ brought. A row that was an episode's last has no transition and takes no part in
 """
 
 import itertools
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from hieros_repro.agent.base import Agent
 from hieros_repro.determinism.keys import Key
 from hieros_repro.hardware.device import Hardware
-from hieros_repro.nn.conv import ImageEncoder
+from hieros_repro.nn.encoder import Observing
 from hieros_repro.nn.init import fill
 from hieros_repro.nn.mlp import Constant, Linear, Towers
 from hieros_repro.nn.optimiser import Adam, LossScale
@@ -38,36 +37,25 @@ from hieros_repro.records import Arrays, Carry, Count, Fraction, Natural, NonNeg
 ACTOR, CRITIC = 0, 1
 
 
-class ActorCritic(nn.Module):
+class ActorCritic(Observing):
     """Observations -> policy parameters and value. Two towers; images first pass one encoder that both share."""
 
     def __init__(self, spaces: Spaces, policy: Family, hidden: list[int], activation: str, image_depth: int):
-        super().__init__()
-        self.images = [name for name, space in spaces.observation.items() if space.kind == "image"]
-        self.vectors = [name for name in spaces.observation if name not in self.images]
-        encoders = {name: ImageEncoder(spaces.observation[name].shape, image_depth) for name in self.images}
-        self.encoders = nn.ModuleDict(encoders)
-        inputs = sum(encoder.features for encoder in encoders.values())
-        inputs += sum(math.prod(spaces.observation[name].shape) for name in self.vectors)
-        self.towers = Towers(2, inputs, hidden, activation)
-        top = hidden[-1] if hidden else inputs
+        super().__init__(spaces.observation, image_depth)
+        self.towers = Towers(2, self.inputs, hidden, activation)
+        top = hidden[-1] if hidden else self.inputs
         self.actor = Linear(top, policy.width, gain=0.01)
         self.critic = Linear(top, 1, gain=1.0)
         self.log_std = Constant(policy.scales, value=0.0)
 
     def forward(self, obs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        actor, critic = self.towers(self._features(obs))
+        actor, critic = self.towers(self.features(obs))
         value = functional.linear(critic, self.critic.weight, self.critic.bias).squeeze(-1).float()
         return self._params(actor), value
 
     def policy(self, obs: dict[str, Tensor]) -> Tensor:
         """The actor alone, for acting."""
-        return self._params(self.towers.member(ACTOR, self._features(obs)))
-
-    def _features(self, obs: dict[str, Tensor]) -> Tensor:
-        parts = [encoder(obs[name]) for name, encoder in self.encoders.items()] if self.images else []
-        parts += [obs[name].flatten(1) for name in self.vectors]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        return self._params(self.towers.member(ACTOR, self.features(obs)))
 
     def _params(self, actor: Tensor) -> Tensor:
         params, log_std = functional.linear(actor, self.actor.weight, self.actor.bias), self.log_std.value

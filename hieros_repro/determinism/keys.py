@@ -18,6 +18,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hieros_repro.determinism.arithmetic import log
+
 # Who may draw, and under which counters. A closed list: a typing error must not open a new stream.
 STREAMS = {
     "init": "init/<module path>: a parameter's first value",
@@ -77,6 +79,11 @@ class Key:
         words = self.bits((count + 1) // 2).astype("<u8", copy=False).view("<u4")[:count]
         return ((words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)).reshape(shape)
 
+    def uniform64(self, shape: Shape) -> np.ndarray:
+        """float64 in [0, 1) on a grid of 2^-53, one word each."""
+        words = self.bits(_size(shape)) >> np.uint64(11)
+        return (words.astype(np.float64) * 2.0**-53).reshape(shape)
+
     def normal(self, shape: Shape) -> np.ndarray:
         """float32 from N(0, 1), by the inverse of the normal distribution function."""
         count = _size(shape)
@@ -87,8 +94,7 @@ class Key:
         """int64 in [0, high); the bias is below high / 2^53."""
         if high < 1:
             raise ValueError(f"integers() draws from [0, high) and needs high >= 1, not {high}")
-        fraction = (self.bits(_size(shape)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        return np.minimum(np.floor(fraction * high), high - 1).astype(np.int64).reshape(shape)
+        return np.minimum(np.floor(self.uniform64(shape) * high), high - 1).astype(np.int64).reshape(shape)
 
     def permutation(self, count: int) -> np.ndarray:
         """A random order of range(count)."""
@@ -148,7 +154,7 @@ def normal_quantile(probability: np.ndarray) -> np.ndarray:
     x = offset * _rational(_CENTRE, 0.180625 - offset * offset)
     tail = np.abs(offset) > 0.425
     if tail.any():
-        distance = np.sqrt(-_log(np.minimum(probability, 1.0 - probability)[tail]))
+        distance = np.sqrt(-log(np.minimum(probability, 1.0 - probability)[tail]))
         near = _rational(_NEAR_TAIL, distance - 1.6)
         far = _rational(_FAR_TAIL, distance - 5.0)
         x[tail] = np.where(distance <= 5.0, near, far) * np.sign(offset[tail])
@@ -158,13 +164,3 @@ def normal_quantile(probability: np.ndarray) -> np.ndarray:
 def _rational(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: np.ndarray) -> np.ndarray:
     numerator, denominator = (np.polyval(part, x) for part in coefficients)
     return numerator / denominator
-
-
-def _log(x: np.ndarray) -> np.ndarray:
-    """ln x for normal positive x, as k ln 2 + 2 artanh((m - 1) / (m + 1)): libraries round their own log differently."""
-    mantissa, exponent = np.frexp(x)
-    small = mantissa < 0.7071067811865476
-    mantissa, exponent = np.where(small, 2 * mantissa, mantissa), exponent - small
-    ratio = (mantissa - 1.0) / (mantissa + 1.0)
-    series = np.polyval([2.0 / n for n in range(21, 0, -2)], ratio * ratio)
-    return exponent * 0.6931471805599453 + ratio * series

@@ -26,6 +26,12 @@ def test_the_uniforms_of_a_path_never_change():
     assert Key(42)("learn", 17).uniform((5,)).tolist() == [point / 2**24 for point in grid]
 
 
+def test_the_double_uniforms_of_a_path_never_change():
+    words = [6053879598870014519, 5074446661414092594, 12670914196391041288]
+    found = Key(42)("init", "towers", "layers", 0).uniform64((3,))
+    assert found.tolist() == [(word >> 11) / 2**53 for word in words]
+
+
 def test_the_normals_of_a_path_never_change():
     hexes = ["-0x1.23b1040000000p-1", "0x1.1d8fc40000000p-4", "-0x1.9199ee0000000p+0", "0x1.0cc15c0000000p-1"]
     assert [float(x).hex() for x in Key(42)("act", 0).normal((4,))] == hexes
@@ -153,9 +159,19 @@ def test_uniforms_lie_on_a_grid_of_24_bits_below_one():
     assert np.unique(grid.astype(np.int64) % 2).tolist() == [0, 1]
 
 
+def test_double_uniforms_lie_on_a_grid_of_53_bits_below_one():
+    drawn = Key(0)("act", 0).uniform64((200, 1000))
+    grid = drawn * 2**53
+    assert (drawn.dtype, drawn.shape) == (np.float64, (200, 1000))
+    assert 0 <= drawn.min() <= drawn.max() < 1
+    assert np.array_equal(grid, np.round(grid))
+    assert np.unique(grid.astype(np.int64) % 2).tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("path", [("act", 0), ("learn", 123), ("eval", 5, 1)])
 def test_uniforms_are_uniform(path):
     assert stats.kstest(Key(11)(*path).uniform((50_000,)), "uniform").pvalue > 0.01
+    assert stats.kstest(Key(11)(*path).uniform64((50_000,)), "uniform").pvalue > 0.01
 
 
 @pytest.mark.parametrize("path", [("act", 0), ("learn", 123), ("init", "actor")])

@@ -6,6 +6,7 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from hieros_repro.determinism.numerics import differences
@@ -34,6 +35,13 @@ def start(start: Start, asked: list[str], loop: Loop) -> str:
     if start.checkpoint is not None:
         lines.append(f"starts from {start.checkpoint}")
     lines.append(f"parameters  {count:,}")
+    for known in (replay.facts() for replay in loop.parts.replays.values()):
+        if known:
+            part = f", {known['part']}" if known["part"] else ""
+            lines.append(f"dataset     {known['path']}{part}, version {known['version']}, {known['share']:.0%} of every batch")
+    if start.parent is not None:
+        listed = [f"{path}: {old!r} -> {new!r}" for path, (old, new) in start.parent["changes"].items()]
+        lines.append("branch      " + f"\n{'':<12}".join(listed or ["of the same configuration"]))
     lines += [f"{name:<11} {text}" for name, text in facts(plain, loop.parts.hardware).items()]
     changed = non_default(plain, asked)
     if changed:
@@ -45,8 +53,11 @@ def non_default(plain: dict[str, Any], asked: list[str]) -> dict[str, tuple[Any,
     """Values that differ from those of the same groups without any experiment or override: path -> (default, value)."""
     if not GlobalHydra.instance().is_initialized():
         return {}
-    loader = GlobalHydra.instance().config_loader()
-    groups = [o for o in asked if o.partition("=")[0] in loader.list_groups("") and not o.startswith("experiment=")]
+    known = set(GlobalHydra.instance().config_loader().list_groups("")) - {"experiment"}
+    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    options = {group.partition("@")[0]: option for group, option in chosen.items() if option is not None}
+    groups = [f"{group}={option}" for group, option in options.items() if group in known]
+    groups += [override for override in asked if override.partition("=")[0] in known - options.keys()]
     default: Any = OmegaConf.to_container(hydra.compose(config_name="train", overrides=groups), resolve=False)
     found = differences(default, plain)
     own = ("run.dir", "run.horizon", "resume", "sweep.")
@@ -72,6 +83,8 @@ def end(folder: Path, results: Mapping[str, Any]) -> str:
     if "eval/score" in results:
         spread = f" +- {results['eval/score_std']:.1f}" if "eval/score_std" in results else ""
         lines.append(f"final score {results['eval/score']:.1f}{spread} over {results['eval/episodes']} greedy episodes")
+    if results.get("updates") == 0:
+        lines.append("nothing was learned: there was no update")
     if "convergence_step" in results:
         reached = results["convergence_step"]
         lines.append(f"converged   {'not within this run' if reached is None else f'at step {reached:,}'}")

@@ -10,7 +10,9 @@ from hieros_repro.determinism.keys import Key
 from hieros_repro.env.making import Recipe, training_seeds
 from hieros_repro.hardware.device import Hardware
 from hieros_repro.log.base import Log
-from hieros_repro.records import Spaces
+from hieros_repro.records import Memory, Spaces
+from hieros_repro.replay.base import Held
+from hieros_repro.replay.making import made
 from hieros_repro.run.evaluation import Evaluator
 from hieros_repro.run.loop import Loop, Parts
 from hieros_repro.run.recorder import Recorder
@@ -54,13 +56,16 @@ def loop(config: Plain, log: Log, recorder: Recorder, stop: Callable[[], bool]) 
     world = recipe(config["env"])
     envs = world.training(training_seeds(key, config["seed"], settings.env_seeds))
     learner = agent(config, envs.spaces, hardware)
+    node, held = config.get("replay") or {}, Held(envs.spaces, envs.num_envs, Memory(), recorder.replay, hardware.device)
     parts = Parts(
         key=key,
         hardware=hardware,
         envs=envs,
         normaliser=world.normaliser(envs.spaces, envs.num_envs),
         agent=learner,
-        replays={name: construct(config["replay"], envs.spaces, envs.num_envs) for name in learner.remembers},
+        replays={
+            name: made(target(node), held.of(name, memory), node, parameters) for name, memory in learner.replays().items()
+        },
         evaluator=Evaluator(world.evaluation, plan.eval_envs, key("eval"), world.references()),
         log=log,
         save=recorder.save,

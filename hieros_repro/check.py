@@ -30,6 +30,7 @@ EXTRAS = {  # package that is imported -> extra that installs it
     "hydra_plugins.hydra_submitit_launcher": "slurm",
     "hydra_plugins.hydra_ray_launcher": "ray",
     "hydra_plugins.hydra_optuna_sweeper": "sweep",
+    "minari": "minari",
     "torch_tpu": "tpu",
 }
 
@@ -88,6 +89,8 @@ def _check_page(plain: dict[str, Any], page: Page, faults: list[Fault]) -> None:
         else:
             classes[name] = check_node(name, node, prefixes, faults)
     faults += _match_replay(plain, classes)
+    faults += _match_dataset(plain)
+    faults += _match_size(plain)
 
 
 def check_node(path: str, node: dict[str, Any], prefixes: Sequence[str], faults: list[Fault]) -> Any:
@@ -157,6 +160,35 @@ def _match_replay(plain: dict[str, Any], classes: Mapping[str, Any]) -> Iterator
     remembers, kind = getattr(agent, "remembers", ()), getattr(replay, "kind", None)
     if agent is not None and remembers and kind is not None and kind not in remembers:
         yield Fault("replay", f"a {kind} replay cannot serve {agent.__name__}, which learns from: {', '.join(remembers)}")
+
+
+def _match_size(plain: dict[str, Any]) -> Iterator[Fault]:
+    """A replay that never holds what it waits for would never be learned from."""
+    replay = plain.get("replay")
+    size, least = (replay.get(name) for name in ("size", "min_size")) if isinstance(replay, dict) else (None, None)
+    if isinstance(size, int) and isinstance(least, int) and least > size:
+        yield Fault("replay.min_size", f"{least} steps are never stored: replay.size is {size}; lower one or raise the other")
+
+
+def _match_dataset(plain: dict[str, Any]) -> Iterator[Fault]:
+    """Who collects nothing learns from what was recorded, and from nothing else; it was recorded as it was shown and paid."""
+    run, replay, env = ({} if not isinstance(plain.get(name), dict) else plain[name] for name in ("run", "replay", "env"))
+    dataset, share = replay.get("dataset"), replay.get("dataset_share")
+    if dataset is None:
+        if replay.get("dataset_part") is not None:
+            yield Fault(
+                "replay.dataset_part", f"{replay['dataset_part']!r} of no dataset; name one with replay.dataset=<folder>"
+            )
+        if run.get("collect") is False:
+            yield Fault("run.collect", "false means learning from a dataset alone; name one with replay.dataset=<folder>")
+        return
+    if run.get("collect") is False and share != 1:
+        yield Fault("replay.dataset_share", f"{share}: with run.collect=false there is nothing but the dataset; it must be 1.0")
+    if share == 0:
+        yield Fault("replay.dataset_share", "0: nothing would come from the dataset; it must be above 0")
+    for name in ("normalise_observation", "normalise_reward"):
+        if env.get(name):
+            yield Fault(f"env.{name}", "true, but a dataset's rows are not normalised; with replay.dataset it must be false")
 
 
 def _import_plugins(plugins: Any) -> Iterator[Fault]:

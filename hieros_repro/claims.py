@@ -20,7 +20,7 @@ import yaml
 from hieros_repro.compare import compare
 from hieros_repro.exactness import INEXACT
 from hieros_repro.log import jsonl
-from hieros_repro.records import Failed, UserError
+from hieros_repro.records import Damaged, Failed, UserError
 from hieros_repro.run import checkpoint
 from hieros_repro.run.folder import RunFolder
 
@@ -45,7 +45,7 @@ class Bench:
                 raise UserError(f"run={run}: not a run folder (it has no config.yaml)")
             asked = [*_typed(run), *asked]
             plain = yaml.safe_load((run / "config.yaml").read_text(encoding="utf8"))
-        self.seed = plain["seed"]
+        self.seed, self.replay = plain["seed"], plain.get("replay") or {}
         self.overrides = [*(self._short() if self.steps else ()), *asked, "log=quiet"]
         self.steps = self.steps or plain["run"]["steps"]
         self._baseline: Path | None = None
@@ -164,6 +164,15 @@ def env_backend(bench: Bench) -> str:
     return f"{', '.join(map(str, counts))} worker processes: every file equal"
 
 
+def workers(bench: Bench) -> str:
+    """Batches gathered by no thread ahead of time, by one, by four, by eight."""
+    counts = (0, 1, 4, 8)
+    runs = [bench.make(f"workers-{count}", f"replay.workers={count}") for count in counts]
+    for run in runs[1:]:
+        _must_be_equal_files(runs[0], run)
+    return f"{', '.join(map(str, counts))} replay workers: every file equal"
+
+
 def hash_seed(bench: Bench) -> str:
     """PYTHONHASHSEED varied, with nothing that pins it."""
     runs = [bench.make(f"hash-{value}", "determinism.hash_seed=null", PYTHONHASHSEED=value) for value in ("1", "2", "random")]
@@ -188,14 +197,18 @@ CLAIMS: dict[str, Callable[[Bench], str]] = {
     "same_seed": same_seed,
     "resume": resume,
     "observers": observers,
+    "workers": workers,
     "env_backend": env_backend,
     "sweep": sweep,
     "hash_seed": hash_seed,
     "complete": complete,
 }
-NOT_APPLICABLE = {
-    "workers": "no replay with background workers here",
-}
+
+
+def missing(bench: Bench) -> dict[str, str]:
+    """Claims that say nothing about this configuration, and why."""
+    reasons = {} if "workers" in bench.replay else {"workers": "this agent's replay gathers nothing in the background"}
+    return reasons | ({} if bench.run is not None else {"complete": "it looks at a run, and none was named"})
 
 
 # -- How ---------------------------------------------------------------------------------------------------------------
@@ -251,8 +264,9 @@ def _checkpoint_problems(run: Path) -> Iterator[str]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         try:
             checkpoint.manifest(path)
-        except checkpoint.Damaged as error:
+        except Damaged as error:
             yield str(error)
+    yield from sorted({problem for path in folder.glob("step_*") for problem in checkpoint.replay_problems(path)})
 
 
 def _log_problems(run: Path) -> Iterator[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
+import yaml
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
@@ -21,12 +22,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hieros_repro.check import Page, check, nearest
+from hieros_repro.check import TRAIN, Page, check, nearest
 from hieros_repro.determinism.settings import environment, restart_with
 from hieros_repro.records import ConfigError, Failed, Fault, Stopped, UserError
 
 FINISHED, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
 PACKAGE = Path(__file__).resolve().parent
+CHOICES = (*TRAIN.groups, *TRAIN.free, "experiment")  # what has options
 LAUNCHERS = {"joblib": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}
 
 
@@ -54,6 +56,11 @@ def run(verb: Verb) -> None:
         print(page(verb.config_name, verb.about, arguments.overrides))
         sys.exit(FINISHED)
     asking = arguments.cfg or arguments.info or arguments.shell_completion or arguments.hydra_help
+    named = {_key(override) for override in arguments.overrides}
+    chosen = choices(arguments.overrides) if verb.config_name == "train" else []
+    untyped = [choice for choice in chosen if _key(choice) not in named]
+    arguments.overrides += untyped
+    sys.argv += untyped
     sweep = None
     try:
         if arguments.multirun and verb.config_name != "train":
@@ -196,6 +203,30 @@ def _is_hydras(override: Override) -> bool:
             how = f"install the extra: pip install 'hieros-repro[{extra}]'" if extra else f"there are {', '.join(options)}"
             raise ConfigError([Fault(key, f"{name!r} is not available; {how}")])
     return key.startswith(("hydra.", "hydra/"))
+
+
+def choices(overrides: list[str]) -> list[str]:
+    """The options of groups with which the run was started that is resumed here.
+
+    Keys are checked and completed against them; values are those in the run's own folder.
+    """
+    wanted = next((override.removeprefix("resume=") for override in overrides if override.startswith("resume=")), "null")
+    named, _, step = wanted.rpartition("@")
+    path = Path(named if step.isdigit() else wanted) / "overrides.yaml"
+    if wanted in ("null", "auto", "exact", "episode_boundary") or not path.is_file():
+        return []
+    before = yaml.safe_load(path.read_text(encoding="utf8")) or []
+    return list({_key(override): override for override in before if _key(override) in CHOICES}.values())
+
+
+def typed(overrides: list[str]) -> list[str]:
+    """Without the options that a resumed run brought along."""
+    chosen = choices(overrides)
+    return [override for override in overrides if override not in chosen]
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0]
 
 
 # -- What was typed ----------------------------------------------------------------------------------------------------

@@ -219,10 +219,16 @@ def show_checkpoint(path: Path) -> int:
 
     if not path.exists():
         raise UserError(f"checkpoint={path}: there is no such folder")
+    if (path / "config.yaml").exists():
+        names = ", ".join(f"step_{step}" for step in checkpoint.steps(path / "checkpoints"))
+        raise UserError(f"checkpoint={path}: that is a run; in its folder checkpoints/ there are {names or 'none'}")
     try:
         parts, facts = checkpoint.load(path)
     except checkpoint.Damaged as error:
         print(f"damaged: {error}")
+        return 1
+    if problems := list(checkpoint.replay_problems(path)):
+        print("\n".join(f"damaged: {problem}" for problem in problems))
         return 1
     print(f"{path}: intact, format {facts['format']}, step {facts.get('step', '?')}")
     for name, entry in facts["files"].items():

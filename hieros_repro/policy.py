@@ -35,6 +35,8 @@ class Policy:
     def act(self, observation: Any, greedy: bool = True) -> Any:
         """The action for one observation: an array, or a mapping of arrays as the environment shows them."""
         given = observation if isinstance(observation, Mapping) else {self._only(): observation}
+        if missing := [name for name in self.spaces.observation if name not in given]:
+            raise ValueError(f"the policy was trained on {', '.join(missing)}, and is given {', '.join(map(str, given))}")
         obs = {name: np.asarray(given[name], space.dtype)[None] for name, space in self.spaces.observation.items()}
         for name, space in self.spaces.observation.items():
             if obs[name].shape[1:] != tuple(space.shape):
@@ -77,10 +79,14 @@ def load(run: str | Path, checkpoint: str | int | None = None, device: str | Non
 
 def _completed(config: Any) -> Any:
     """With the keys that have come since the run was made, at the values that change nothing."""
-    pages = {"env": conf() / "env" / "_vector.yaml", "determinism": conf() / "determinism" / "strict.yaml"}
+    pages = {
+        "env": OmegaConf.load(conf() / "env" / "_vector.yaml"),
+        "determinism": OmegaConf.load(conf() / "determinism" / "strict.yaml"),
+        "run": OmegaConf.load(conf() / "train.yaml").run,
+    }
     for group, page in pages.items():
         if group in config:
-            config[group] = OmegaConf.merge(OmegaConf.load(page), config[group])
+            config[group] = OmegaConf.merge(page, config[group])
     return config
 
 

@@ -45,6 +45,10 @@ def needs_extra(what: str, extra: str) -> str:
     return f"{what} needs the extra [{extra}]: pip install 'hieros-repro[{extra}]'"
 
 
+class Damaged(UserError):
+    """A file that must not be used; the text names it and what is wrong with it."""
+
+
 class Stopped(BaseException):
     """A signal asked the run to stop: it has a checkpoint and can be resumed. Not an Exception, so that a sweep stops too."""
 
@@ -163,6 +167,15 @@ class Rows(NamedTuple):
 
     values: Arrays
     mask: np.ndarray | None = None
+
+
+class Memory(NamedTuple):
+    """What an agent needs of one replay: how many steps its sequences have, which of its rows updates write back, and whether
+    what the environments show is kept beside the agent's own rows."""
+
+    length: int = 1
+    refreshed: tuple[str, ...] = ()
+    observes: bool = True
 
 
 class Request(NamedTuple):

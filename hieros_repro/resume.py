@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from hieros_repro.check import nearest
+from hieros_repro.command import choices
 from hieros_repro.determinism.numerics import changed as numerics_changed
 from hieros_repro.determinism.numerics import differences
 from hieros_repro.policy import read_config
@@ -23,8 +24,8 @@ from hieros_repro.run.folder import RunFolder
 
 # What a run continued in place may change: what is looked at, how often, by how many workers; and more steps.
 CHANGEABLE = (
-    "resume", "resume_numerics", "plugins*", "log.*", "sweep.*", "replay.workers", "env.processes", "env.worker_timeout",
-    "determinism.resume",
+    "resume", "resume_numerics", "plugins*", "log.*", "sweep.*", "replay.workers", "replay.recover", "replay.dataset",
+    "env.processes", "env.worker_timeout", "determinism.resume",
     "run.dir", "run.*_every", "run.keep_*", "run.*_episodes", "run.eval_envs", "run.video_fps", "run.target_score",
 )  # fmt: skip
 
@@ -70,6 +71,7 @@ def spelt_out(asked: list[str]) -> list[str]:
 
 def restored(start: Start, numerics: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """The state to start from, and what run.json must say about it. Refuses other numerics under strict."""
+    _open_dataset(start.config.get("replay") or {})
     if start.checkpoint is None:
         return None, {}
     parts, facts = checkpoints.load(start.checkpoint)
@@ -96,17 +98,39 @@ def restored(start: Start, numerics: dict[str, Any]) -> tuple[dict[str, Any] | N
     return parts, marks
 
 
+def _open_dataset(replay: dict[str, Any]) -> None:
+    """Refuses a dataset that is not there or has no such part, before anything is written."""
+    if replay.get("dataset") is None:
+        return
+    from hieros_repro.replay.dataset import Dataset
+
+    try:
+        members = Dataset.open(replay["dataset"]).members(replay["dataset_part"])
+    except UserError as error:
+        raise UserError(f"replay.dataset={replay['dataset']}: {error}") from error
+    if not members:
+        raise UserError(f"replay.dataset={replay['dataset']}: there is no episode in it")
+
+
 def _fit_branch(parts: dict[str, Any], changes: dict[str, Any]) -> None:
     """A branch writes its own logs from the start; what its changes made meaningless starts anew."""
     parts["loop"]["log"] = None
     parts["loop"]["counters"]["evaluations"] = []
-    changes = {path: pair for path, pair in changes.items() if not _changeable(path)}
+    changes = {path: pair for path, pair in changes.items() if not _changeable(path) or path == "replay.dataset"}
     if any(path == "seed" or path.startswith("env.") for path in changes):
         parts["env"].pop("envs")
         parts["env"]["normaliser"].pop("running")
         parts["loop"].pop("carry")
-    if any(path == "seed" or path.startswith(("env.", "replay.")) for path in changes):
+    if any(path == "seed" or path.startswith("env.") for path in changes):
+        if any("files" in tree for tree in parts["replay"].values()):
+            print("the environments are not those of the checkpoint, so the branch starts with an empty replay")
         parts["replay"] = {}
+    if any(path.startswith("replay.") for path in changes):  # stored steps serve any selector; what is half gathered does not
+        parts["replay"] = {name: tree for name, tree in parts["replay"].items() if "files" in tree}
+    if any(path.startswith("replay.dataset") for path in changes):  # which windows of another dataset were shown: none
+        parts["replay"] = {name: {**tree, "dataset": None} for name, tree in parts["replay"].items()}
+    if any(path.startswith(("agent.", "replay.")) for path in changes):
+        parts["loop"]["feed"] = []
 
 
 def _continue(folder: Path, config: dict[str, Any], asked: list[str], everything: bool = False) -> Start:
@@ -122,12 +146,18 @@ def _continue(folder: Path, config: dict[str, Any], asked: list[str], everything
             f"resume={folder} continues the run in place, so these may not change:\n{listed}\n"
             f"to change them, branch off: resume={folder}@<step> run.dir=<new folder>"
         )
-    newest = checkpoints.newest(folder / "checkpoints", print)
-    path = None if newest is None else folder / "checkpoints" / f"step_{newest}"
-    facts = RunFolder(folder).read()
+    facts, recover = RunFolder(folder).read(), (merged.get("replay") or {}).get("recover", False)
+    newest = checkpoints.newest(folder / "checkpoints", print, replay=not recover)
+    origin = facts.get("parent") if newest is None else None  # a branch that has no checkpoint of its own yet
+    if newest is not None:
+        path: Path | None = folder / "checkpoints" / f"step_{newest}"
+    else:
+        path = Path(origin["run"]) / "checkpoints" / f"step_{origin['checkpoint']}" if origin else None
     asks_more = any(not name.startswith(("resume", "log.", "sweep.", "run.dir")) for name in differences(stored, merged))
     finished = facts if facts.get("status") == "finished" and not asks_more else None
-    return Start(folder, merged, path, None, continues=True, finished=finished)
+    if path is None:
+        print(f"{folder}: it has no checkpoint, so it starts again from step 0")
+    return Start(folder, merged, path, origin, continues=True, finished=finished)
 
 
 def _changeable(path: str) -> bool:
@@ -147,7 +177,7 @@ def _branch(parent: Path, step: str, config: dict[str, Any], asked: list[str]) -
         raise UserError(f"{path}: no such checkpoint; there are {', '.join(found) or 'none'}{nearest(step, found)}")
     checkpoints.manifest(path)
     merged = _settled(_merged(stored, config, asked), folder, stored["run"]["horizon"])
-    origin = {"run": str(parent), "checkpoint": int(step), "changes": _listed(differences(stored, merged))}
+    origin = {"run": str(parent.resolve()), "checkpoint": int(step), "changes": _listed(differences(stored, merged))}
     return Start(folder, merged, path, origin, continues=False)
 
 
@@ -162,7 +192,7 @@ def _merged(stored: dict[str, Any], config: dict[str, Any], asked: list[str]) ->
             source, into = source.get(name, {}), into.setdefault(name, {})
         if last in source:
             into[last] = source[last]
-    for path, (default, value) in _dependents(config):
+    for path, (default, value) in _dependents(config, choices(asked)):
         *parents, last = path.split(".")
         into = functools.reduce(lambda node, name: node.get(name, {}), parents, merged)
         if into.get(last) == default:
@@ -170,17 +200,19 @@ def _merged(stored: dict[str, Any], config: dict[str, Any], asked: list[str]) ->
     return merged
 
 
-def _dependents(config: dict[str, Any]) -> list[tuple[str, tuple[Any, Any]]]:
+def _dependents(config: dict[str, Any], chosen: list[str]) -> list[tuple[str, tuple[Any, Any]]]:
     """What else is other than by default because of what was typed: values that refer to other values."""
     if not GlobalHydra.instance().is_initialized():
         return []
-    default: Any = OmegaConf.to_container(hydra.compose(config_name="train"), resolve=True)
+    default: Any = OmegaConf.to_container(hydra.compose(config_name="train", overrides=chosen), resolve=True)
     return [(path, pair) for path, pair in differences(default, config).items() if not path.startswith(("run.dir", "sweep."))]
 
 
 def _settled(config: dict[str, Any], folder: Path, horizon: int | None = None) -> dict[str, Any]:
     """With everything decided that was left open: the folder, and the horizon that schedules keep when a run is extended."""
-    run = config["run"]
+    run, replay = config["run"], config.get("replay")
+    if replay and replay.get("dataset") is not None:
+        config = {**config, "replay": {**replay, "dataset": str(Path(replay["dataset"]).resolve())}}
     return {**config, "run": {**run, "dir": str(folder), "horizon": run["horizon"] or horizon or run["steps"]}}
 
 

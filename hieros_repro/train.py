@@ -22,7 +22,7 @@ def main() -> None:
 
 def job(config: DictConfig) -> float | None:
     """What Hydra calls, once per run."""
-    asked = list(HydraConfig.get().overrides.task)
+    asked = command.typed(list(HydraConfig.get().overrides.task))
     if HydraConfig.get().mode is not RunMode.MULTIRUN:
         return train(config, asked)
     from hieros_repro import sweep
@@ -55,7 +55,7 @@ def train(config: DictConfig, asked: list[str]) -> float | None:
     state, marks = resume.restored(start, numerics)
     with stop_on_signal() as stop, RunFolder(start.folder).held() as folder:
         recorder = Recorder(folder, build.construct(plain["run"]), numerics)
-        recorder.begin(plain, asked, start.parent, marks)
+        recorder.begin(plain, asked, start.parent, marks, state)
         log = Log(folder.path, build.construct(plain["log"]), plain, announce.facts(plain, hardware))
         try:
             made = contextlib.closing(build.loop(plain, log, recorder, stop))
@@ -63,6 +63,7 @@ def train(config: DictConfig, asked: list[str]) -> float | None:
                 recorder.opened(loop)
                 log.say(announce.start(start, asked, loop))
                 loop.load(state) if state else log.load(None)
+                recorder.loaded(loop)
                 results = recorder.finish(loop, loop.run(), operations)
             log.say(announce.end(folder.path, results))
         except BaseException as error:

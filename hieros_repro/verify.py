@@ -23,7 +23,7 @@ OWN = ("claim", "verify_steps", "kills", "keep", "run")
 PAGE = TRAIN._replace(
     settings={
         **TRAIN.settings,
-        "claim": Literal["same_seed", "resume", "observers", "env_backend", "sweep", "hash_seed", "complete", "all"],
+        "claim": Literal["same_seed", "resume", "observers", "workers", "env_backend", "sweep", "hash_seed", "complete", "all"],
         "verify_steps": Count | None,
         "kills": Natural,
         "keep": bool,
@@ -47,7 +47,10 @@ def job(config: DictConfig) -> None:
         raise UserError("claim=complete looks at a run: add run=<run>")
     own = [source.path for source in HydraConfig.get().runtime.config_sources if source.provider == "command-line"]
     bench = claims.Bench(run, asked, plain, [flag for path in own for flag in ("--config-dir", path)])
-    names = [plain["claim"]] if plain["claim"] != "all" else [n for n in claims.CLAIMS if n != "complete" or run is not None]
+    missing = claims.missing(bench)
+    if reason := missing.get(plain["claim"]):
+        raise UserError(f"claim={plain['claim']}: {reason}")
+    names = [plain["claim"]] if plain["claim"] != "all" else [name for name in claims.CLAIMS if name not in missing]
     broken = []
     for name in names:
         try:
@@ -55,7 +58,7 @@ def job(config: DictConfig) -> None:
         except claims.Broken as error:
             broken.append(name)
             print(f"{name:<11} BROKEN  {error}", flush=True)
-    for name, reason in claims.NOT_APPLICABLE.items() if plain["claim"] == "all" else ():
+    for name, reason in missing.items() if plain["claim"] == "all" else ():
         print(f"{name:<11} -       {reason}")
     if broken or plain["keep"]:
         print(f"the runs are kept in {bench.folder}")

@@ -28,3 +28,10 @@ def strict() -> None:
     settings.apply()
     torch.set_num_threads(1)
     snapshot.seed_global(0)
+
+
+@pytest.fixture
+def swift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process start without asking Git what was changed or trying whether environments come back exactly."""
+    monkeypatch.setattr("hieros_repro.run.recorder.patch", lambda: "")
+    monkeypatch.setattr("hieros_repro.exactness.require", lambda recipe: None)

@@ -4,17 +4,22 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from omegaconf import DictConfig
 
 from hieros_repro.command import composer
+from hieros_repro.records import Stopped
+from hieros_repro.run import stop
 from hieros_repro.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("metrics.jsonl", "episodes.jsonl", "ledger.jsonl")
-SHORT = (  # a run of a second that logs, evaluates and saves at many points
+COMMON = (  # a run of a second that logs, evaluates and saves at many points
     "run.steps=600",
     "run.checkpoint_every=150",
     "run.eval_every=200",
@@ -24,11 +29,21 @@ SHORT = (  # a run of a second that logs, evaluates and saves at many points
     "run.log_every=100",
     "run.fingerprint_every=1",
     "env.num_envs=2",
-    "replay.length=32",
-    "agent.minibatch_size=32",
-    "agent.epochs=2",
     "agent.hidden=[16,16]",
     "log=quiet",
+)
+SHORT = (*COMMON, "replay.length=32", "agent.minibatch_size=32", "agent.epochs=2")
+SHORT_DQN = (  # the same of an agent that learns from past experience, of which the oldest is forgotten before the end
+    *COMMON,
+    "agent=dqn",
+    "agent.batch_size=16",
+    "agent.train_ratio=8",
+    "agent.n_step=2",
+    "agent.exploration_steps=300",
+    "agent.target_every=10",
+    "replay.size=240",
+    "replay.min_size=60",
+    "replay.chunk=32",
 )
 
 
@@ -38,9 +53,9 @@ def compose(*overrides: str, name: str = "train") -> DictConfig:
         return composed(config_name=name, overrides=list(overrides))
 
 
-def run(folder: Path, *overrides: str) -> Path:
-    """A short run in this process. Later overrides win over those of SHORT."""
-    typed = [*(o for o in SHORT if not _given(o, overrides)), *overrides, f"run.dir={folder}"]
+def run(folder: Path, *overrides: str, usual: tuple[str, ...] = SHORT) -> Path:
+    """A short run in this process. Later overrides win over the usual ones."""
+    typed = short(folder, *overrides, usual=usual)
     train(compose(*typed), typed)
     return folder
 
@@ -67,9 +82,23 @@ def process(verb: str, *arguments: str, cwd: Path, seconds: int = 300, **changes
     )
 
 
-def short(folder: Path, *overrides: str) -> list[str]:
+def short(folder: Path, *overrides: str, usual: tuple[str, ...] = SHORT) -> list[str]:
     """The arguments of a short run for a process."""
-    return [*(o for o in SHORT if not _given(o, overrides)), *overrides, f"run.dir={folder}"]
+    return [*(o for o in usual if not _given(o, overrides)), *overrides, f"run.dir={folder}"]
+
+
+def stopped(folder: Path, after: int, *overrides: str, usual: tuple[str, ...] = SHORT) -> Path:
+    """A run in this process that is asked to stop: it asks so often, about once a tick, and is told no."""
+    asked: list[int] = []
+
+    @contextmanager
+    def asking() -> Iterator[Callable[[], bool]]:
+        yield lambda: asked.append(1) or len(asked) > after  # type: ignore[func-returns-value]
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(stop, "stop_on_signal", asking)
+        run(folder, *overrides, usual=usual)
+    return folder
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -79,3 +108,10 @@ def facts(folder: Path) -> dict[str, Any]:
 def unequal_files(a: Path, b: Path) -> list[str]:
     """The deterministic files of two runs that are not equal byte for byte."""
     return [name for name in FILES if (a / name).read_bytes() != (b / name).read_bytes()]
+
+
+def assert_equal(a: Path, b: Path) -> None:
+    """Two runs that came to the same, bit by bit."""
+    assert unequal_files(a, b) == []
+    assert facts(a)["digests"] == facts(b)["digests"]
+    assert facts(a)["results"] == facts(b)["results"]

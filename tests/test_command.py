@@ -1,11 +1,12 @@
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from hieros_repro import train
+from hieros_repro import command, train
 from hieros_repro.check import TRAIN
-from hieros_repro.command import Verb, prepare
+from hieros_repro.command import Verb, choices, prepare
 from hieros_repro.determinism.settings import environment
 from hieros_repro.records import UserError
 from tests.envs import Unrepeatable, chosen
@@ -56,6 +57,17 @@ def refusal(*typed: str) -> str:
         (["agent=pppo"], ["agent: there is no 'pppo'; there are ", "ppo, ", "; did you mean ppo?"]),
         (["experiment=cartpole_basline"], ["experiment: there is no 'cartpole_basline'", "did you mean cartpole_baseline?"]),
         (["env=gymnasium"], ["env.id: a value is needed and has no default"]),
+        (["agent=dqn", "replay=unifrom"], ["replay: there is no 'unifrom'; there are ", "; did you mean uniform?"]),
+        (["agent=ppo", "replay=uniform"], ["replay: a windows replay cannot serve PPO, which learns from: rollout"]),
+        (["agent=dqn", "replay=rollout"], ["replay: a rollout replay cannot serve DQN, which learns from: windows"]),
+        (["agent=dqn", "replay.workers=-1"], ["replay.workers: -1 is not allowed; it must be an integer at least 0 or null"]),
+        (["agent=dqn", "replay.place=disk"], ["replay.place: 'disk' is not allowed; it must be one of memory, mapped, device"]),
+        (["agent=dqn", "replay.size=0"], ["replay.size: 0 is not allowed; it must be an integer at least 1"]),
+        (["agent=dqn", "replay.temperature=2"], ["replay.temperature: unknown key"]),
+        (
+            ["agent=dqn", "replay=efficient_time_balanced", "replay.temperature=2"],
+            ["replay.temperature: 2 is not allowed; it must be a number between 0 and 1"],
+        ),
         (["env=gymnasium", "env.id=CartPol-v1"], ["env.id: 'CartPol-v1' is not registered", "nearest: CartPole-v1"]),
         (["env=gymnasium", "env.id=nowhere:Thing-v0"], ["env.id: 'nowhere:Thing-v0': the module 'nowhere' is not installed"]),
         (["hardware=tpu"], ["hardware.device: 'tpu' was asked for, but this machine offers ", "[tpu]"]),
@@ -163,3 +175,61 @@ def test_the_interpreter_is_restarted_once_where_the_shell_set_other_variables(m
     monkeypatch.setenv("HIEROS_RESTARTED", "1")
     with pytest.raises(RuntimeError, match="PYTHONHASHSEED='3' instead of '0'"):
         prepare(VERB, [], multirun=False)
+
+
+# -- A run that is resumed ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def before():
+    """What was typed for a run, in its folder and wherever else something might take it for an answer."""
+    for folder in (".", "run", "auto", "null", "exact", "episode_boundary"):
+        os.makedirs(folder, exist_ok=True)
+        with open(f"{folder}/overrides.yaml", "w", encoding="utf8") as file:
+            file.write("[agent=dqn, replay=uniform, replay.size=99, seed=3, replay=time_balanced]\n")
+
+
+@pytest.mark.parametrize("resume", ["run", "run@150", "run/", "./run@0"])
+def test_a_resumed_run_brings_its_options(before, resume):
+    assert choices(["seed=4", f"resume={resume}"]) == ["agent=dqn", "replay=time_balanced"]
+
+
+@pytest.mark.parametrize("resume", [None, "auto", "null", "exact", "episode_boundary", "nowhere", "run@best"])
+def test_what_names_no_run_brings_no_options_not_even_in_the_folder_of_one(before, resume):
+    assert choices(["seed=4", *([] if resume is None else [f"resume={resume}"])]) == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "typed", "started"),
+    [
+        ("train", ["seed=4", "resume=run"], ["seed=4", "resume=run", "agent=dqn", "replay=time_balanced"]),
+        ("train", ["resume=run@150", "replay=uniform"], ["resume=run@150", "replay=uniform", "agent=dqn"]),
+        ("train", ["seed=4"], ["seed=4"]),
+        ("verify", ["resume=run"], ["resume=run"]),
+        ("evaluate", ["run=run", "resume=run"], ["run=run", "resume=run"]),
+        ("dataset", ["resume=run"], ["resume=run"]),
+    ],
+)
+def test_only_train_starts_with_the_options_of_a_run(before, monkeypatch, verb, typed, started):
+    seen = []
+    monkeypatch.setattr(sys, "argv", [verb, *typed])
+    monkeypatch.setattr(command, "prepare", lambda verb, overrides, *rest: seen.append(list(overrides)))
+    monkeypatch.setattr(command, "_hydra", lambda verb, single: 0)
+    with pytest.raises(SystemExit, match="0"):
+        command.run(Verb(verb, TRAIN, train.job, "about"))
+    assert seen == [started] and sys.argv[1:] == started
+
+
+def test_what_a_resumed_run_brought_along_was_not_typed(before):
+    started = ["seed=4", "resume=run", "replay=uniform", "agent=dqn"]
+    assert command.typed(started) == ["seed=4", "resume=run", "replay=uniform"]
+    assert command.typed([override for override in started if override != "resume=run"]) == [
+        "seed=4", "replay=uniform", "agent=dqn",
+    ]  # fmt: skip
+
+
+def test_a_run_is_told_only_what_was_typed(before, monkeypatch):
+    task = SimpleNamespace(task=["resume=run", "seed=4", "agent=dqn", "replay=time_balanced"])
+    monkeypatch.setattr(train.HydraConfig, "get", lambda: SimpleNamespace(overrides=task, mode=None))
+    monkeypatch.setattr(train, "train", lambda config, asked: asked)
+    assert train.job(None) == ["resume=run", "seed=4"]

@@ -5,13 +5,17 @@ import yaml
 
 from hieros_repro import build, check, evaluate, help, verify
 from hieros_repro.agent.base import Agent
-from hieros_repro.records import ConfigError
+from hieros_repro.records import ConfigError, UserError
 from hieros_repro.run.loop import Loop
 from hieros_repro.train import train
 from tests.runs import ROOT, compose, facts, run, unequal_files
 
 CONF = ROOT / "conf"
-NEEDED = {"gymnasium": ("env.id=Pendulum-v1",)}  # what an option cannot be composed without
+NEEDED = {  # what an option cannot be composed without, or takes too much memory without
+    "gymnasium": ("env.id=Pendulum-v1",),
+    "dqn": ("replay.size=1_000",),
+}
+CONTINUOUS = {"dmc", "gymnasium", "loconav"}  # as composed here
 ELSEWHERE = {("hardware", "gpu"): "cuda", ("hardware", "tpu"): "tpu"}  # options that need a device
 TINY = ("env.num_envs=2", "run.eval_envs=1")
 
@@ -41,9 +45,24 @@ def test_an_agents_replay_may_be_named_on_the_command_line():
 
 
 @pytest.mark.parametrize("option", options("replay"))
-def test_every_replay_is_that_of_some_agent(option):
-    named = [path.read_text(encoding="utf8") for path in (CONF / "agent").glob("*.yaml")]
-    assert any(f"/replay@_global_.replay: {option}" in text for text in named)
+def test_every_replay_serves_the_agents_that_remember_its_kind_and_no_others(option):
+    served = {}
+    for agent in (name for name in options("agent") if "replay" in compose(f"agent={name}")):
+        config = compose(f"agent={agent}", f"replay={option}")
+        kind = build.target(config["replay"]).kind
+        if kind in build.target(config["agent"]).remembers:
+            served[agent] = check.check(config)["replay"]
+        else:
+            with pytest.raises(ConfigError, match=f"replay: a {kind} replay cannot serve .*, which learns from: "):
+                check.check(config)
+    assert served
+
+
+@pytest.mark.parametrize("option", [option for option in options("replay") if option != "rollout"])
+def test_every_replay_of_windows_has_what_they_share(option):
+    plain = check.check(compose("agent=dqn", f"replay={option}"))
+    shared = set(yaml.safe_load((CONF / "replay" / "_windows.yaml").read_text(encoding="utf8")))
+    assert shared < set(plain["replay"]) and plain["replay"]["size"] == 1_000_000
 
 
 @pytest.mark.parametrize(("group", "option"), ELSEWHERE)
@@ -72,34 +91,51 @@ def test_evaluate_needs_a_run():
 
 
 class Nowhere:
-    """Takes what a run would write."""
+    """Takes what a run would write, but for the files of its replays."""
+
+    def __init__(self, replay):
+        self.replay = replay
 
     def __getattr__(self, name):
         return lambda *arguments, **keywords: None
 
 
-def built(*overrides: str) -> Loop:
-    return build.loop(check.check(compose(*TINY, *overrides)), Nowhere(), Nowhere(), lambda: False)
+@pytest.fixture
+def built(tmp_path):
+    """Makes the loop of a configuration."""
+    loops = []
+
+    def made(*overrides: str) -> Loop:
+        nowhere = Nowhere(tmp_path / "replay")
+        loops.append(build.loop(check.check(compose(*TINY, *overrides)), nowhere, nowhere, lambda: False))
+        return loops[-1]
+
+    yield made
+    for loop in loops:
+        loop.close()
 
 
 @pytest.mark.parametrize("env", options("env"))
 @pytest.mark.parametrize("agent", options("agent"))
-def test_every_agent_is_built_for_every_environment(agent, env):
-    loop = built(f"env={env}", f"agent={agent}", *NEEDED.get(env, ()))
+def test_every_agent_is_built_for_every_environment_it_can_act_in(built, agent, env):
+    overrides = (f"env={env}", f"agent={agent}", *NEEDED.get(env, ()), *NEEDED.get(agent, ()))
+    if agent == "dqn" and env in CONTINUOUS:
+        with pytest.raises(UserError, match="agent=dqn needs discrete actions, these are continuous: agent=ppo takes any kind"):
+            built(*overrides)
+        return
+    loop = built(*overrides)
     assert isinstance(loop.parts.agent, Agent)
-    assert set(loop.parts.replays) == set(loop.parts.agent.remembers)
+    assert set(loop.parts.replays) == set(loop.parts.agent.replays())
+    assert all(replay.kind in loop.parts.agent.remembers for replay in loop.parts.replays.values())
     loop.now = loop.parts.normaliser(loop.parts.envs.reset())
     loop.carry = loop.parts.agent.initial(2)
     loop._tick()
     assert loop.step == 2
-    loop.parts.envs.close()
 
 
 @pytest.mark.parametrize("option", options("experiment"))
-def test_every_experiment_is_built(option):
-    loop = built(f"experiment={option}")
-    assert loop.plan.steps >= 1000
-    loop.parts.envs.close()
+def test_every_experiment_is_built(built, option):
+    assert built(f"experiment={option}").plan.steps >= 1000
 
 
 def test_the_random_agent_runs_the_same_twice(tmp_path):
@@ -146,7 +182,7 @@ def test_every_key_of_an_option_has_its_meaning(group, option):
     assert [key for key, comments in keys.items() if not any(comments)] == []
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "verify"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "verify", "dataset"])
 def test_every_key_of_a_verb_has_its_meaning(name):
     keys = printed(help._pages(CONF / f"{name}.yaml"))
     unsaid = [key for key, comments in keys.items() if not any(comments)]

@@ -5,6 +5,7 @@ import pytest
 
 from hieros_repro import doctor
 from hieros_repro.run import checkpoint
+from hieros_repro.run.checkpoint import FORMAT
 from tests.runs import process, run
 
 
@@ -104,7 +105,7 @@ def test_a_draw_from_a_global_generator_is_seen(monkeypatch):
 def test_an_intact_checkpoint_is_described(monkeypatch, capsys, saved):
     assert ask(monkeypatch, f"checkpoint={saved}") == 0
     said = capsys.readouterr().out
-    assert f"{saved}: intact, format 2, step {saved.name[5:]}" in said
+    assert f"{saved}: intact, format {FORMAT}, step {saved.name[5:]}" in said
     assert all(f"{part}.pt  " in said for part in ("loop", "env", "agent", "replay", "rng_state"))
     assert "float32[2, 4, 16]" in said
 

@@ -41,7 +41,7 @@ def test_every_key_has_a_line_with_its_meaning(words):
 
 def test_groups_are_listed_with_the_chosen_option_marked():
     text = page("train", "", ["agent=random", "determinism=off"])
-    assert re.search(r"^  agent +ppo  \[random\]", text, re.MULTILINE)
+    assert re.search(r"^  agent +dqn  ppo  \[random\]", text, re.MULTILINE)
     assert re.search(r"^  determinism +\[off\]  strict  warn$", text, re.MULTILINE)
     assert "_vector" not in text
 

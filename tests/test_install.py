@@ -61,4 +61,4 @@ def test_the_installed_code_has_the_digest_of_the_checkout(installed, tmp_path):
 
 def test_an_installed_wheel_has_a_command_for_every_verb(installed):
     scripts = {path.name for path in (installed / "bin").iterdir()}
-    assert {"hieros-train", "hieros-evaluate", "hieros-verify", "hieros-compare", "hieros-doctor"} <= scripts
+    assert {"hieros-train", "hieros-evaluate", "hieros-verify", "hieros-compare", "hieros-doctor", "hieros-dataset"} <= scripts

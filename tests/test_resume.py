@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import signal
@@ -5,6 +6,8 @@ import time
 from subprocess import PIPE, Popen
 
 import pytest
+import torch
+import yaml
 
 from hieros_repro.determinism.settings import WORKSPACE
 from hieros_repro.records import Stopped, UserError
@@ -142,6 +145,37 @@ def test_a_log_shorter_than_its_checkpoint_is_refused_by_name(interrupted):
     (folder / "metrics.jsonl").write_text("")
     with pytest.raises(Exception, match=r"metrics.jsonl has 0 bytes, fewer than the \d+ the checkpoint knows"):
         go_on(folder)
+
+
+def as_of_before_replays(folder):
+    """As it was when checkpoints had format 2 and a run did not say whether it collects."""
+    for step in checkpoint.steps(folder / "checkpoints"):
+        path = folder / "checkpoints" / f"step_{step}"
+        loop = torch.load(path / "loop.pt", weights_only=True)
+        assert loop.pop("feed") == []
+        torch.save(loop, path / "loop.pt")
+        facts = json.loads((path / "manifest.json").read_text())
+        assert facts.pop("replay") == {}
+        content = (path / "loop.pt").read_bytes()
+        facts["files"]["loop.pt"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        (path / "manifest.json").write_text(json.dumps({**facts, "format": 2}))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["run"].pop("collect") is True
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    return folder
+
+
+@pytest.mark.parametrize("how", ["resume=auto", "resume={folder}"])
+def test_a_run_of_before_replays_goes_on_to_the_same_files(whole, interrupted, how):
+    folder = as_of_before_replays(interrupted(333))
+    assert_equal(whole, run(folder, *MORTAL, *NORMALISED, how.format(folder=folder)))
+
+
+def test_a_run_of_before_replays_can_be_branched_from(tmp_path, whole, interrupted):
+    folder = as_of_before_replays(interrupted(333))
+    step = checkpoint.steps(folder / "checkpoints")[0]
+    branch = run(tmp_path / "branch", *MORTAL, *NORMALISED, f"resume={folder}@{step}")
+    assert facts(branch)["digests"] == facts(whole)["digests"]
 
 
 # -- What may change ---------------------------------------------------------------------------------------------------
@@ -301,8 +335,9 @@ def test_how_to_come_back_is_spelt_out_and_what_to_come_back_to_is_not():
         ["experiment=cartpole_tuned", "verify_steps=40_000"],
         ["experiment=pendulum", "verify_steps=20_000"],
         ["env=gymnasium", "env.id=Pendulum-v1", "verify_steps=20_000"],
+        ["experiment=cartpole_dqn", "replay=time_balanced_naive", "replay.size=5_000", "verify_steps=20_000"],
     ],
-    ids=["cartpole", "pendulum normalised", "pendulum"],
+    ids=["cartpole", "pendulum normalised", "pendulum", "past experience"],
 )
 def test_twenty_interruptions_change_nothing(tmp_path, config):
     done = process("verify", "claim=resume", "kills=20", *config, cwd=tmp_path, TMPDIR=str(tmp_path), seconds=1500)

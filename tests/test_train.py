@@ -145,7 +145,7 @@ def disk(tmp_path):
     [
         (["run.keep_last=1"], "checkpoints: the disk is full, so the checkpoint of step"),
         (["run.keep_last=1", "run.steps=20_000", "run.checkpoint_every=0", "run.eval_every=0"], "the disk is full; make room"),
-        (["run.keep_last=50"], "52 checkpoints need about"),
+        (["run.keep_last=50"], "52 checkpoints and the replay need about"),
     ],
 )
 def test_a_full_disk_is_said_and_leaves_no_half_checkpoint(disk, monkeypatch, overrides, text):

@@ -132,6 +132,18 @@ def test_complete_needs_a_run_and_says_so(tmp_path):
     assert "error: claim=complete looks at a run: add run=<run>" in done.stderr
 
 
+def test_a_claim_that_says_nothing_here_is_refused_with_the_reason(tmp_path):
+    done = process("verify", "claim=workers", "agent=random", cwd=tmp_path, TMPDIR=str(tmp_path))
+    assert done.returncode == 2
+    assert "error: claim=workers: this agent's replay gathers nothing in the background" in done.stderr
+
+
+@pytest.mark.parametrize(("replay", "reasons"), [({"workers": None}, ["complete"]), ({}, ["workers", "complete"])])
+def test_only_replays_that_have_workers_are_claimed_not_to_depend_on_them(replay, reasons):
+    bench = claims.Bench(None, [], {**PLAIN, "replay": replay})
+    assert list(claims.missing(bench)) == reasons
+
+
 def test_an_unknown_claim_lists_the_known_ones(tmp_path):
     done = process("verify", "claim=same_sed", cwd=tmp_path, TMPDIR=str(tmp_path))
     assert done.returncode == 2
@@ -141,13 +153,17 @@ def test_an_unknown_claim_lists_the_known_ones(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "config", [["env=cartpole"], ["experiment=pendulum"], ["env=gymnasium", "env.id=Pendulum-v1"]], ids=" ".join
+    "config",
+    [["env=cartpole"], ["agent=dqn"], ["agent=random"], ["experiment=pendulum"], ["env=gymnasium", "env.id=Pendulum-v1"]],
+    ids=" ".join,
 )
 def test_every_claim_holds(tmp_path, config):
     done = process("verify", *config, cwd=tmp_path, TMPDIR=str(tmp_path), seconds=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     held = [name for name in claims.CLAIMS if re.search(rf"^{name} +held", done.stdout, re.MULTILINE)]
-    assert held == ["same_seed", "resume", "observers", "env_backend", "sweep", "hash_seed"]
+    workers = ["workers"] if "agent=dqn" in config else []
+    assert held == ["same_seed", "resume", "observers", *workers, "env_backend", "sweep", "hash_seed"]
+    assert bool(workers) or re.search(r"^workers +- +this agent's replay gathers nothing in the background", done.stdout, re.M)
 
 
 @pytest.mark.slow
@@ -155,4 +171,4 @@ def test_every_claim_holds_for_an_existing_run(tmp_path):
     folder = run(tmp_path / "run", "run.steps=1500")
     done = process("verify", f"run={folder}", "verify_steps=null", cwd=tmp_path, TMPDIR=str(tmp_path), seconds=1500)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(re.findall(r" held ", done.stdout)) == len(claims.CLAIMS)
+    assert len(re.findall(r" held ", done.stdout)) == len(claims.CLAIMS) - 1  # but for workers, of which there are none

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hieros_repro.determinism.keys import Key
-from hieros_repro.records import Arrays, Carry, Metrics, Request, Rows, Step, Tensors, Tree
+from hieros_repro.records import Arrays, Carry, Memory, Metrics, Request, Rows, Step, Tensors, Tree
 
 
 class Agent(ABC):
@@ -31,6 +31,10 @@ class Agent(ABC):
     @abstractmethod
     def act(self, now: Step, carry: Carry, noise: Arrays, greedy: bool = False) -> tuple[np.ndarray, Carry, dict[str, Rows]]:
         """The action for every environment, the next carry, and what to remember in which replay. Greedy: the best action."""
+
+    def replays(self) -> Mapping[str, Memory]:
+        """The replays it learns from, by name, and what it needs of each."""
+        return {kind: Memory() for kind in self.remembers[:1]}
 
     def due(self, update: int) -> list[Request]:
         """Which batches update number `update` needs."""

@@ -15,6 +15,7 @@ from hieros_repro.determinism import numerics
 from hieros_repro.hardware.recording import Recorded
 from hieros_repro.records import Count, Fault, UserError
 
+PIN_FROM = 2**20  # bytes from which a copy through pinned memory, which need not be waited for, is worth its own copy
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -61,6 +62,8 @@ class Hardware:
         if isinstance(value, np.ndarray):
             value = torch.from_numpy(value)
         if isinstance(value, torch.Tensor):
+            if self.device == "cuda" and not value.is_cuda and value.nbytes >= PIN_FROM:
+                value = value.pin_memory()
             return value if self.device == "cpu" else value.to(self.device, non_blocking=True)
         return {name: self.to_device(child) for name, child in value.items()}
 

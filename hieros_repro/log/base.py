@@ -17,6 +17,9 @@ FILES = ("metrics", "timing", "episodes", "ledger")
 MEANINGS = {
     "step": "environment transitions so far, over all environments",
     "updates": "calls of learn so far",
+    "replay/<name>/steps": "steps that a replay holds",
+    "replay/<name>/windows": "windows of them that it chooses from",
+    "replay/<name>/replayed": "how often a step that was ever stored has been shown, on average",
     "train/reward": "mean reward per step since the previous row, as the environment paid it",
     "episode/score": "mean undiscounted return of the training episodes that ended since the previous row",
     "episode/length": "their mean length in steps",

@@ -1,12 +1,12 @@
 """On-policy experience: filled by one policy, learned from once, forgotten."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from hieros_repro.determinism.keys import Key
-from hieros_repro.records import Count, Request, Rows, Spaces, Step, Tree
-from hieros_repro.replay.base import Replay
+from hieros_repro.records import Count, Request, Rows, Step, Tree
+from hieros_repro.replay.base import Choice, Held, Replay
 
 
 class Rollout(Replay):
@@ -18,10 +18,10 @@ class Rollout(Replay):
 
     kind: ClassVar[str] = "rollout"
 
-    def __init__(self, spaces: Spaces, num_envs: int, *, length: Count):
-        super().__init__(spaces, num_envs)
+    def __init__(self, held: Held, *, length: Count):
         self.length = length
         self.filled = 0
+        spaces, num_envs = held.spaces, held.num_envs
         shape = (length, num_envs)
         self._obs = {
             name: np.zeros((length + 1, num_envs, *space.shape), space.dtype) for name, space in spaces.observation.items()
@@ -53,11 +53,12 @@ class Rollout(Replay):
     def ready(self, request: Request, ending: bool) -> bool:
         return self.filled == self.length or (ending and bool(self._came["valid"][: self.filled].any()))
 
-    def sample(self, key: Key, request: Request) -> dict[str, Any]:
+    def choose(self, key: Key, request: Request) -> Choice:
         """Views, valid until the next add."""
         length, self.filled = self.filled, 0
         rows = {name: store[:length] for name, store in (self._rows | self._came).items()}
-        return {"obs": {name: store[: length + 1] for name, store in self._obs.items()}, **rows}
+        batch = {"obs": {name: store[: length + 1] for name, store in self._obs.items()}, **rows}
+        return Choice(lambda: batch)
 
     def cut(self) -> None:
         """The last row held becomes its episode's last, by a time-out: what its action led to is not known."""

@@ -17,16 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from hieros_repro.records import Tree, UserError
+from hieros_repro.records import Damaged, Tree
+from hieros_repro.replay.storage import Stored, verified
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 _PARTIAL = ".partial-"
 _ARRAY = "__numpy__"
-
-
-class Damaged(UserError):
-    """A checkpoint that must not be used; the text names the file and what is wrong with it."""
 
 
 def _to_2(parts: dict[str, Tree]) -> dict[str, Tree]:
@@ -39,7 +36,14 @@ def _to_2(parts: dict[str, Tree]) -> dict[str, Tree]:
     return parts
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Tree]], dict[str, Tree]]] = {1: _to_2}  # from format n to n + 1
+def _to_3(parts: dict[str, Tree]) -> dict[str, Tree]:
+    """Batches may have been chosen and not yet learned from."""
+    if "loop" in parts:
+        parts["loop"]["feed"] = []
+    return parts
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Tree]], dict[str, Tree]]] = {1: _to_2, 2: _to_3}  # from format n to n + 1
 
 
 # -- Writing -----------------------------------------------------------------------------------------------------------
@@ -115,13 +119,8 @@ def manifest(path: Path) -> dict[str, Any]:
     """The manifest, after checking every file against it."""
     if not path.is_dir():
         raise Damaged(f"{path}: there is no such checkpoint")
-    try:
-        facts = json.loads((path / MANIFEST).read_text(encoding="utf8"))
-        files = facts["files"]
-    except FileNotFoundError:
-        raise Damaged(f"{path / MANIFEST}: missing, so this is not a complete checkpoint") from None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise Damaged(f"{path / MANIFEST}: not a manifest ({error})") from None
+    facts = _facts(path)
+    files = facts["files"]
     for name, expected in files.items():
         file = path / name
         if not file.is_file():
@@ -134,6 +133,18 @@ def manifest(path: Path) -> dict[str, Any]:
     if foreign:
         raise Damaged(f"{path / foreign[0]}: not part of this checkpoint")
     return facts
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """The manifest as it is."""
+    try:
+        facts = json.loads((path / MANIFEST).read_text(encoding="utf8"))
+        facts["files"].items()
+        return facts
+    except FileNotFoundError:
+        raise Damaged(f"{path / MANIFEST}: missing, so this is not a complete checkpoint") from None
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{path / MANIFEST}: not a manifest ({error})") from None
 
 
 def load(path: Path) -> tuple[dict[str, Tree], dict[str, Any]]:
@@ -154,15 +165,42 @@ def load(path: Path) -> tuple[dict[str, Tree], dict[str, Any]]:
     return parts, facts
 
 
-def newest(folder: Path, complain: Callable[[str], None]) -> int | None:
-    """The step of the newest intact checkpoint. Damaged ones are named and passed over."""
+def replay_files(path: Path) -> dict[str, list[Stored]]:
+    """The files of steps that a checkpoint names, by replay; they lie beside the folder of checkpoints."""
+    named = _facts(path).get("replay", {})
+    return {name: [Stored(*stored) for stored in files] for name, files in named.items()}
+
+
+def replay_problems(path: Path) -> Iterable[str]:
+    """What is wrong with the files of steps that a checkpoint names."""
+    for name, files in replay_files(path).items():
+        for stored in files:
+            try:
+                verified(path.parents[1] / "replay" / name, stored)
+            except Damaged as error:
+                yield str(error)
+
+
+def newest(folder: Path, complain: Callable[[str], None], replay: bool = False) -> int | None:
+    """The step of the newest intact checkpoint. Damaged ones are named and passed over.
+
+    `replay`: together with the files of steps it names. Where those alone are damaged, of every checkpoint, that is an error.
+    """
+    broken = None
     for step in reversed(steps(folder)):
+        path = folder / f"step_{step}"
         try:
-            manifest(folder / f"step_{step}")
+            manifest(path)
         except Damaged as error:
             complain(f"passing over a damaged checkpoint: {error}")
             continue
-        return step
+        problem = next(iter(replay_problems(path)), None) if replay else None
+        if problem is None:
+            return step
+        broken = broken or problem
+        complain(f"passing over {path}, which needs a damaged file: {problem}")
+    if broken is not None:
+        raise Damaged(f"{broken}; every checkpoint needs it; replay.recover=true goes on without the steps it holds")
     return None
 
 

@@ -19,6 +19,7 @@ from hieros_repro.log.timing import Rates, Stopwatch
 from hieros_repro.records import Carry, Diverged, Step, Stopped, Tree
 from hieros_repro.replay.base import Replay
 from hieros_repro.run.evaluation import Evaluator, NoiseFeed, Result
+from hieros_repro.run.feed import Feed
 from hieros_repro.run.finite import not_finite
 from hieros_repro.run.schedule import Pace, Plan, due
 
@@ -45,6 +46,7 @@ class Loop:
     def __init__(self, parts: Parts, plan: Plan, stop: Callable[[], bool], settings: Settings):
         self.parts, self.plan, self.stop, self.settings = parts, plan, stop, settings
         self.ledger = Ledger(parts.log.ledger, plan.fingerprint_every)
+        self.feed = Feed(parts.agent, parts.replays, parts.key, parts.hardware)
         self.noise = NoiseFeed(parts.key("act"), parts.agent, parts.envs.num_envs)
         self.pace = Pace(parts.agent.train_ratio)
         self.watch = Stopwatch()
@@ -64,6 +66,9 @@ class Loop:
             self._begin(parts.envs.reset())
         self.rates.start(self.step, self.update)
         self._look()  # what was due when the run was stopped
+        if 0 < self.step < plan.steps and self.stop():  # what was cut short again is due at this very step
+            parts.save(self.step, self.state())
+            raise Stopped(f"stopped at step {self.step:,} with a checkpoint")
         while self.step < plan.steps:
             before = self.step
             self._tick()
@@ -91,6 +96,16 @@ class Loop:
 
     def _tick(self) -> None:
         """act, step, remember, learn."""
+        transitions = self._collect() if self.plan.collect else self.parts.envs.num_envs
+        self.step += transitions
+        self.tick += 1
+        if self.update or self.feed.ready(0, self.step >= self.plan.steps):  # nothing is owed for steps before that
+            self.pace.earn(transitions)
+        while self._learn_once():
+            self.watch.lap("learn")
+
+    def _collect(self) -> int:
+        """One tick of every environment, remembered. Returns how many transitions it brought."""
         parts, watch, now = self.parts, self.watch, self.now
         assert now is not None
         action, self.carry, rows = parts.agent.act(now, self.carry, self.noise(self.tick))
@@ -98,8 +113,6 @@ class Loop:
         raw = parts.envs.step(action)
         self.now = parts.normaliser(raw)
         transitions = raw.is_first.size - int(np.count_nonzero(raw.is_first))
-        self.step += transitions
-        self.tick += 1
         watch.lap("env")
         for name, row in rows.items():
             parts.replays[name].add(now, row, self.now)
@@ -108,28 +121,22 @@ class Loop:
         if parts.envs.finished:
             episodes = parts.envs.take_finished()
             self.tally.ended(episodes)
-            parts.log.episodes(self.step, episodes)
+            parts.log.episodes(self.step + transitions, episodes)
         watch.lap("remember")
-        self.pace.earn(transitions)
-        while self._learn_once():
-            watch.lap("learn")
+        return transitions
 
     def _learn_once(self) -> bool:
         """One update, if one is owed and its batches can be had."""
         parts, ending = self.parts, self.step >= self.plan.steps
-        requests = parts.agent.due(self.update)
-        if not requests or not all(parts.replays[r.replay].ready(r, ending) for r in requests):
+        if not self.feed.ready(self.update, ending) or not self.pace.spend(self.feed.cost(self.update)):
             return False
-        if not self.pace.spend(max(r.batch * r.length for r in requests)):
-            return False
-        raw = {r.replay: parts.replays[r.replay].sample(parts.key("replay", self.update, r.replay), r) for r in requests}
-        drawn = parts.agent.learn_noise(parts.key("learn", self.update), raw)
-        batches, noise = parts.hardware.to_device(raw), parts.hardware.to_device(drawn)
+        ticket, (batches, noise, _) = self.feed.take(self.update)
+        self.watch.lap("replay")
         fingerprint = self.update == 0 or self._due("fingerprint", self.plan.fingerprint_every)
         weights = {name: tensor.clone() for name, tensor in parts.agent.parameters().items()} if fingerprint else {}
         self._learned, write_backs = parts.agent.learn(batches, noise, self.step)
-        for name, values in write_backs.items():
-            parts.replays[name].write_back(values)
+        self.feed.write_back(ticket, write_backs)
+        self.feed.choose_ahead(self.update, ending)
         self.update += 1
         wrong = not_finite(self._learned, parts.agent.parameters())
         if fingerprint or wrong:
@@ -167,18 +174,16 @@ class Loop:
     def _log_row(self) -> None:
         self.parts.log.timing(self.rates.row(self.step, self.update))
         frames = {"frames": self.step * self.parts.frames} if self.parts.frames > 1 else {}
-        row = {"step": self.step, **frames, "updates": self.update, **self.tally.row(), **self._learned}
+        row = {"step": self.step, **frames, "updates": self.update, **self.tally.row(), **self.feed.account(), **self._learned}
         self.parts.log.metrics(row)
         self._looked["log"] = self.step
 
     def _evaluate_scheduled(self) -> None:
-        parts = self.parts
-        result = self._evaluate(self.plan.eval_episodes)
+        parts, result = self.parts, self._evaluate(self.plan.eval_episodes)
         if result is None:
             return
         score, best = result.metrics()["eval/score"], max((score for _, score in self.evaluations), default=-np.inf)
-        self.evaluations.append([self.step, score])
-        self._looked["eval"] = self.step
+        self.evaluations, self._looked["eval"] = [*self.evaluations, [self.step, score]], self.step
         if self.plan.keep_best and score > best:
             acting = {name: tree for name, tree in parts.agent.state().items() if name == "parameters"}
             parts.keep_best(self.step, score, {"agent": acting, "env": {"normaliser": parts.normaliser.state()}})
@@ -193,6 +198,7 @@ class Loop:
         return result
 
     def close(self) -> None:
+        self.feed.close()
         self.parts.envs.close()
 
     # -- State ---------------------------------------------------------------------------------------------------------
@@ -209,8 +215,9 @@ class Loop:
             "tally": self.tally.state(),
             "looked": dict(self._looked),
         }
+        logs = {"ledger": self.ledger.state(), "log": parts.log.state()}
         return {
-            "loop": {"counters": counters, "carry": self.carry, "ledger": self.ledger.state(), "log": parts.log.state()},
+            "loop": {"counters": counters, "carry": self.carry, "feed": self.feed.state(), **logs},
             "env": {"envs": parts.envs.state(self.settings.resume == "exact"), "normaliser": parts.normaliser.state()},
             "agent": parts.agent.state(),
             "replay": {name: replay.state() for name, replay in parts.replays.items()},
@@ -221,8 +228,7 @@ class Loop:
         """Everything back to where it was; the global generators last, after whatever loading may have drawn."""
         parts, loop = self.parts, state["loop"]
         parts.agent.load(state["agent"])
-        for name, replay in state["replay"].items():
-            parts.replays[name].load(replay)
+        self.feed.load(state["replay"], loop["feed"])
         parts.normaliser.load(state["env"]["normaliser"])
         if "envs" in state["env"] and self.settings.resume == "episode_boundary":
             self._begin(parts.envs.start_anew(state["env"]["envs"]))

@@ -2,6 +2,7 @@
 
 import datetime
 import errno
+import shutil
 import time
 import traceback
 from collections.abc import Mapping
@@ -14,12 +15,15 @@ import yaml
 from hieros_repro.determinism.ledger import describe_all
 from hieros_repro.provenance.code import code, patch
 from hieros_repro.provenance.machine import free_gb, machine, packages
-from hieros_repro.records import Diverged, Stopped, Tree, UserError
+from hieros_repro.records import Damaged, Diverged, Stopped, Tree, UserError
+from hieros_repro.replay.filing import link, prune
 from hieros_repro.run import checkpoint as checkpoints
 from hieros_repro.run.evaluation import Result
 from hieros_repro.run.folder import RunFolder, invocation
 from hieros_repro.run.loop import Loop
 from hieros_repro.run.schedule import Plan
+
+ACCOUNT = ("config.yaml", "overrides.yaml", "code.patch", "run.json")
 
 
 class Recorder:
@@ -27,14 +31,19 @@ class Recorder:
 
     def __init__(self, folder: RunFolder, plan: Plan, numerics: Mapping[str, Any]):
         self.folder, self.plan, self.numerics = folder, plan, dict(numerics)
-        self.checkpoints = folder.path / "checkpoints"
+        self.checkpoints, self.replay = folder.path / "checkpoints", folder.path / "replay"
         self._started = time.perf_counter()
+        self._previous: dict[str, str] = {}  # what a run that is continued said of itself, until it has come back
 
-    def begin(self, config: Mapping[str, Any], asked: list[str], parent: Any, marks: Mapping[str, Any]) -> None:
-        """Configuration, code, machine: everything known before the first step."""
+    def begin(
+        self, config: Mapping[str, Any], asked: list[str], parent: Any, marks: Mapping[str, Any], state: Tree = None
+    ) -> None:
+        """Configuration, code, machine: everything known before the first step. `state`: what the run starts from."""
         checkpoints.sweep_partial(self.checkpoints)
         before = self.folder.read()
-        self.folder.write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        if self.folder.exists():
+            self._previous = {name: (self.folder.path / name).read_text(encoding="utf8") for name in ACCOUNT}
+        self._replay_files(parent, state)
         self.folder.write("overrides.yaml", yaml.safe_dump(self._typed(parent) + asked))
         self.folder.write("code.patch", patch())
         self.folder.update(
@@ -52,10 +61,20 @@ class Recorder:
             error=None,
             **marks,
         )
+        self.folder.write("config.yaml", yaml.safe_dump(_lasting(config), sort_keys=False))  # last: with it, this is a run
+
+    def _replay_files(self, parent: Any, state: Tree) -> None:
+        """A run from its start has none; a branch takes those that what it starts from names."""
+        if state is None:
+            shutil.rmtree(self.replay, ignore_errors=True)
+        for name, tree in state["replay"].items() if state and parent else ():
+            for stored in tree.get("files", ()):
+                link(Path(parent["run"]) / "replay" / name / stored[0], self.replay / name)
 
     def _typed(self, parent: Any) -> list[str]:
         """What was typed before for this run, or for the run it branches off, but for what concerned that one start."""
-        path = (Path(parent["run"]) if parent else self.folder.path) / "overrides.yaml"
+        own = self.folder.path / "overrides.yaml"
+        path = Path(parent["run"]) / "overrides.yaml" if parent and not own.exists() else own
         before = yaml.safe_load(path.read_text(encoding="utf8")) if path.exists() else []
         return [override for override in before if not override.startswith(("resume", "run.dir="))]
 
@@ -63,21 +82,32 @@ class Recorder:
         """What is known once everything is built; refuses a run whose checkpoints cannot fit on the disk."""
         parameters = loop.parts.agent.parameters()
         self.folder.update(spaces=loop.parts.envs.spaces.plain(), parameters=sum(t.numel() for t in parameters.values()))
+        if datasets := {name: dict(facts) for name, replay in loop.parts.replays.items() if (facts := replay.facts())}:
+            self.folder.update(datasets=datasets)
         copies = self.plan.keep_last + 1 + self.plan.keep_best
         if self.plan.keep_every:
             copies += self.plan.steps // self.plan.keep_every
         state = [loop.parts.agent.state(), [replay.state() for replay in loop.parts.replays.values()]]
-        need, free = size(state) * copies / 2**30, free_gb(self.folder.path)
+        files = sum(replay.need() for replay in loop.parts.replays.values())
+        there = sum(path.stat().st_size for folder in (self.checkpoints, self.replay) for path in folder.rglob("*"))
+        need, free = (size(state) * copies + files - there) / 2**30, free_gb(self.folder.path)
         if need > free:
             raise UserError(
-                f"run.dir={self.folder.path}: {copies} checkpoints need about {need:.1f} GB and {free:.1f} GB are free; "
-                "lower run.keep_last or run.keep_every, or choose another disk"
+                f"run.dir={self.folder.path}: {copies} checkpoints and the replay need about {need:.1f} GB and {free:.1f} GB "
+                "are free; lower run.keep_last, run.keep_every or replay.size, or choose another disk"
             )
+
+    def loaded(self, loop: Loop) -> None:
+        """What a run that goes on must say of how it came back."""
+        self._previous.clear()
+        if changed := [name for name, replay in loop.parts.replays.items() if replay.changed]:
+            self.folder.update(bit_comparable=False, replay_changed=changed)
 
     # -- Checkpoints ---------------------------------------------------------------------------------------------------
 
     def save(self, step: int, parts: Mapping[str, Tree]) -> None:
-        facts = {"step": step, "numerics": self.numerics}
+        files = {name: tree["files"] for name, tree in parts["replay"].items() if "files" in tree}
+        facts = {"step": step, "numerics": self.numerics, "replay": files}
         try:
             checkpoints.save(self.checkpoints, f"step_{step}", parts, facts)
         except OSError as error:
@@ -86,6 +116,16 @@ class Recorder:
                 raise
             raise UserError(f"{self.checkpoints}: the disk is full, so the checkpoint of step {step} was not kept") from error
         checkpoints.prune(self.checkpoints, self.plan.keep_last, self.plan.keep_every)
+        self._prune_replay()
+
+    def _prune_replay(self) -> None:
+        """Deletes the files of replays that no checkpoint needs any more."""
+        try:
+            named = [checkpoints.replay_files(self.checkpoints / f"step_{n}") for n in checkpoints.steps(self.checkpoints)]
+        except Damaged:  # who knows what it needs
+            return
+        for folder in self.replay.iterdir() if self.replay.is_dir() else ():
+            prune(folder, {stored.name for files in named for stored in files.get(folder.name, ())})
 
     def keep_best(self, step: int, score: float, parts: Mapping[str, Tree]) -> None:
         """What acting needs, of the best scheduled evaluation so far."""
@@ -107,6 +147,10 @@ class Recorder:
 
     def close(self, error: BaseException) -> str:
         """Marks a run that did not finish, and says how to go on."""
+        for name, text in self._previous.items():  # it was refused: nothing of it has happened
+            self.folder.write(name, text)
+        if self._previous:
+            return f"{self.folder.path}: the run is as it was"
         stopped = isinstance(error, Stopped | KeyboardInterrupt)
         account = None if stopped else {
             "kind": type(error).__name__,
@@ -130,6 +174,12 @@ class Recorder:
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
+
+
+def _lasting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what was agreed to for one start only."""
+    replay = config.get("replay")
+    return {**config, "replay": {**replay, "recover": False}} if replay and "recover" in replay else dict(config)
 
 
 def size(tree: Tree) -> int:

@@ -13,6 +13,7 @@ class Plan:
 
     dir: str | None
     steps: Count
+    collect: bool
     horizon: Count | None
     checkpoint_every: Every
     keep_last: Count

@@ -1,7 +1,7 @@
-"""What every agent promises. A test class inherits this and says how its agent is made."""
+"""What every agent promises. A test class inherits this and says how its agent is made, and for which kinds of actions."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,8 +19,13 @@ VIEWS = {"vector": making.VECTOR, "image": making.IMAGE}
 
 class AgentContract:
     make: Callable[[Spaces], Agent]
+    actions: ClassVar[Sequence[str]] = tuple(making.ACTIONS)
 
-    @pytest.fixture(params=list(making.ACTIONS))
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        if "spaces" in metafunc.fixturenames:
+            metafunc.parametrize("spaces", self.actions, indirect=True)
+
+    @pytest.fixture
     def spaces(self, request: Any) -> Spaces:
         return Spaces(VIEWS, making.ACTIONS[request.param])
 
@@ -34,7 +39,7 @@ class AgentContract:
 
     def learn(self, agent: Agent, spaces: Spaces, update: int = 0) -> None:
         if agent.due(update):
-            making.learn(agent, making.rollout(agent, spaces), update)
+            making.learn(agent, making.experience(agent, spaces), update)
 
     def test_nothing_is_drawn_from_the_global_generators(self, agent, spaces):
         def generators() -> str:  # python's own is left out: the checker of annotations draws from it
@@ -71,7 +76,7 @@ class AgentContract:
         assert digest_tree(agent.state()) == before and digest_tree(now.obs) == looked
 
     def test_noise_is_a_function_of_the_key_alone(self, agent, spaces):
-        batches = making.rollout(agent, spaces) if agent.due(0) else {}
+        batches = making.experience(agent, spaces)
         first = agent.act_noise(Key(1)("act", 4), 3, 2), agent.learn_noise(Key(1)("learn", 4), batches)
         self.act(agent, spaces)
         self.learn(agent, spaces)
@@ -79,7 +84,7 @@ class AgentContract:
         other = agent.act_noise(Key(1)("act", 5), 3, 2), agent.learn_noise(Key(1)("learn", 5), batches)
         assert digest_tree(first) == digest_tree(again)
         assert digest_tree(first[0]) != digest_tree(other[0])
-        assert not batches or digest_tree(first[1]) != digest_tree(other[1])
+        assert not first[1] or digest_tree(first[1]) != digest_tree(other[1])
 
     def test_a_state_that_went_through_a_file_continues_bit_by_bit(self, agent, spaces, tmp_path):
         self.learn(agent, spaces)

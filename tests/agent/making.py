@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from hieros_repro.agent.base import Agent
+from hieros_repro.agent.dqn import DQN
 from hieros_repro.agent.ppo import PPO
 from hieros_repro.determinism.keys import Key
 from hieros_repro.hardware.device import Hardware
@@ -37,12 +38,30 @@ def ppo(spaces: Spaces = ONE_ACTION, seed: int = 0, precision: Any = "fp32", **c
     return PPO(spaces, Key(seed)("init"), hardware(precision), 1000, **values)  # type: ignore[arg-type]
 
 
+def dqn(spaces: Spaces = ONE_ACTION, seed: int = 0, precision: Any = "fp32", **changes: Any) -> DQN:
+    values = {
+        "hidden": [8, 8], "activation": "relu", "image_depth": 2, "learning_rate": 1e-3, "batch_size": 16, "train_ratio": 4.0,
+        "n_step": 3, "discount": 0.9, "value_scale": 1.0, "epsilon": 0.5, "final_epsilon": 0.1, "exploration_steps": 1000,
+        "target_every": 2, "max_grad_norm": 10.0, "adam_eps": 1e-8,
+    } | changes  # fmt: skip
+    how = values.pop("how", None) or hardware(precision)
+    values.setdefault("final_learning_rate", values["learning_rate"])
+    return DQN(spaces, Key(seed)("init"), how, 1000, **values)  # type: ignore[arg-type]
+
+
 def seen(spaces: Spaces, count: int, seed: int = 0) -> Step:
     """A row of `count` environments in the middle of their episodes."""
     draw = np.random.default_rng(seed)
     obs = {name: _observation(space, (count,), draw) for name, space in spaces.observation.items()}
     flags = np.zeros((3, count), bool)
     return Step(obs, np.zeros(count, np.float32), *flags)
+
+
+def experience(agent: Agent, spaces: Spaces = ONE_ACTION, seed: int = 1) -> dict[str, Any]:
+    """The batches of an update, from the kind of replay the agent learns from; none for one that does not learn."""
+    if not agent.due(0):
+        return {}
+    return {"rollout": rollout, "windows": windows}[agent.remembers[0]](agent, spaces, seed=seed)
 
 
 def rollout(agent: Agent, spaces: Spaces = ONE_ACTION, length: int = 12, envs: int = 4, seed: int = 1) -> dict[str, Any]:
@@ -67,6 +86,24 @@ def rollout(agent: Agent, spaces: Spaces = ONE_ACTION, length: int = 12, envs: i
         "valid": valid,
     }
     return {"rollout": batch}
+
+
+def windows(agent: Agent, spaces: Spaces = ONE_ACTION, seed: int = 1) -> dict[str, Any]:
+    """A batch of windows as a replay of windows gives it, some across ends of both kinds, acted by the agent itself."""
+    [request] = agent.due(0)
+    draw, shape = np.random.default_rng(seed), (request.batch, request.length)
+    window, t = np.indices(shape)
+    age = (window + t) % 6  # of an episode: rows 0 to 5
+    flags = {"is_first": age == 0, "is_last": age == 5, "is_terminal": (age == 5) & (window % 2 == 0)}  # elsewhere time-outs
+    flags["is_first"][:, 0] = True
+    obs = {name: _observation(space, shape, draw) for name, space in spaces.observation.items()}
+    noise, rows = agent.act_noise(Key(seed)("act"), request.length, request.batch), []
+    for tick in range(request.length):
+        now = seen(spaces, request.batch)._replace(obs={name: array[:, tick] for name, array in obs.items()})
+        drawn = {name: block[tick] for name, block in noise.items()}
+        rows.append(agent.act(now, agent.initial(request.batch), drawn)[2]["windows"].values["action"])
+    reward = draw.normal(size=shape).astype(np.float32)
+    return {"windows": {"obs": obs, "action": np.stack(rows, 1), "reward": reward, **flags}}
 
 
 def learn(agent: Agent, batches: dict[str, Any], update: int = 0, step: int = 100) -> dict[str, Any]:

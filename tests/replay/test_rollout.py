@@ -6,10 +6,12 @@ import torch
 
 from hieros_repro.determinism.keys import Key
 from hieros_repro.ops.returns import generalised_advantage
-from hieros_repro.records import Request, Rows, Space, Spaces, Step
+from hieros_repro.records import Memory, Request, Rows, Space, Spaces, Step
+from hieros_repro.replay.base import Held
 from hieros_repro.replay.rollout import Rollout
 
 SPACES = Spaces({"vector": Space("vector", (1,)), "image": Space("image", (2, 2, 1))}, Space("discrete", (), sizes=(2,)))
+HELD = Held(SPACES, 2, Memory())
 ALL = Request("rollout", 0, 0)
 KEY = Key(0)("replay", 0)
 
@@ -26,7 +28,7 @@ def row(tick: int, last: tuple[bool, bool] = (False, False), terminal: tuple[boo
 
 def filled(ticks: int, length: int = 4, start: int = 0, rollout: Rollout | None = None, **ends) -> Rollout:
     """Ticks start ... start + ticks; environment 0's episode is over at the row ends["last"]."""
-    rollout = rollout or Rollout(SPACES, 2, length=length)
+    rollout = rollout or Rollout(HELD, length=length)
 
     def at(tick: int) -> Step:
         return row(tick, (tick == ends.get("last"), False), (tick == ends.get("terminal"), False))
@@ -41,7 +43,7 @@ def plain(batch: dict) -> dict:
 
 
 def test_a_row_holds_what_was_seen_and_done_and_what_came_of_it():
-    batch = filled(4).sample(KEY, ALL)
+    batch = filled(4).choose(KEY, ALL).gather()
     assert batch["obs"]["vector"].squeeze(-1).tolist() == [[0, 1], [10, 11], [20, 21], [30, 31], [40, 41]]
     assert batch["obs"]["image"][:, :, 0, 0, 0].tolist() == [[0, 1], [10, 11], [20, 21], [30, 31], [40, 41]]
     assert batch["action"].tolist() == [[0, 0], [1, -1], [2, -2], [3, -3]]
@@ -51,14 +53,14 @@ def test_a_row_holds_what_was_seen_and_done_and_what_came_of_it():
 
 
 def test_flags_belong_to_the_transition_and_a_last_row_has_none():
-    batch = filled(4, last=2, terminal=2).sample(KEY, ALL)
+    batch = filled(4, last=2, terminal=2).choose(KEY, ALL).gather()
     assert batch["is_last"].tolist() == [[False, False], [True, False], [False, False], [False, False]]
     assert batch["is_terminal"].tolist() == batch["is_last"].tolist()
     assert batch["valid"].tolist() == [[True, True], [True, True], [False, True], [True, True]]
 
 
 def test_a_time_out_is_last_and_not_terminal():
-    batch = filled(4, last=2).sample(KEY, ALL)
+    batch = filled(4, last=2).choose(KEY, ALL).gather()
     assert batch["is_last"][1, 0]
     assert not batch["is_terminal"].any()
 
@@ -70,7 +72,7 @@ def test_it_is_ready_when_it_is_full():
 def test_at_the_end_an_unfinished_rollout_is_ready_and_short():
     rollout = filled(3)
     assert rollout.ready(ALL, ending=True)
-    batch = rollout.sample(KEY, ALL)
+    batch = rollout.choose(KEY, ALL).gather()
     assert {name: len(value) for name, value in batch.items() if name != "obs"} == {
         name: 3 for name in ("action", "reward", "is_last", "is_terminal", "valid")
     }
@@ -82,38 +84,38 @@ def test_at_the_end_an_empty_rollout_is_not_ready():
 
 
 def test_at_the_end_a_rollout_without_a_transition_is_not_ready():
-    rollout = Rollout(SPACES, 2, length=4)
+    rollout = Rollout(HELD, length=4)
     rollout.add(row(0, last=(True, True)), Rows({"action": np.zeros(2)}), row(1))
     assert not rollout.ready(ALL, ending=True)
 
 
 def test_it_is_empty_after_its_batch():
     rollout = filled(4)
-    rollout.sample(KEY, ALL)
+    rollout.choose(KEY, ALL).gather()
     assert not rollout.ready(ALL, ending=True)
-    batch = filled(4, start=4, rollout=rollout).sample(KEY, ALL)
+    batch = filled(4, start=4, rollout=rollout).choose(KEY, ALL).gather()
     assert batch["obs"]["vector"][:, 0, 0].tolist() == [40, 50, 60, 70, 80]
 
 
 def test_flags_of_the_last_rollout_do_not_leak_into_the_next():
     rollout = filled(4, last=2, terminal=2)
-    rollout.sample(KEY, ALL)
-    batch = filled(4, start=4, rollout=rollout).sample(KEY, ALL)
+    rollout.choose(KEY, ALL).gather()
+    batch = filled(4, start=4, rollout=rollout).choose(KEY, ALL).gather()
     assert batch["valid"].all()
     assert not batch["is_last"].any()
 
 
 def test_its_batch_does_not_depend_on_the_key():
-    assert plain(filled(4).sample(KEY, ALL)) == plain(filled(4).sample(Key(9)("replay", 5), ALL))
+    assert plain(filled(4).choose(KEY, ALL).gather()) == plain(filled(4).choose(Key(9)("replay", 5), ALL).gather())
 
 
 @pytest.mark.parametrize("held", [0, 1, 2, 4])
 def test_a_restored_rollout_goes_on_as_if_nothing_had_happened(held):
-    rollout, other = filled(held, last=1), Rollout(SPACES, 2, length=4)
+    rollout, other = filled(held, last=1), Rollout(HELD, length=4)
     other.load(copy.deepcopy(rollout.state()))
     for one in (rollout, other):
         filled(4 - held, start=held, rollout=one, last=1)
-    assert plain(rollout.sample(KEY, ALL)) == plain(other.sample(KEY, ALL))
+    assert plain(rollout.choose(KEY, ALL).gather()) == plain(other.choose(KEY, ALL).gather())
 
 
 def test_a_saved_state_does_not_change_with_later_rows():
@@ -126,7 +128,7 @@ def test_a_saved_state_does_not_change_with_later_rows():
 
 def test_a_rollout_that_is_too_long_is_refused():
     with pytest.raises(ValueError, match=r"holds 4 ticks, replay\.length is 3"):
-        Rollout(SPACES, 2, length=3).load(filled(4).state())
+        Rollout(HELD, length=3).load(filled(4).state())
 
 
 # -- Episodes that are cut off -----------------------------------------------------------------------------------------
@@ -136,7 +138,7 @@ def cut(held: int, **ends) -> dict:
     """What is learned from a rollout that held so many rows when its episodes were cut off; new ones start at tick 50."""
     rollout = filled(held, **ends)
     rollout.cut()
-    return filled(4 - held, start=50, rollout=rollout).sample(KEY, ALL)
+    return filled(4 - held, start=50, rollout=rollout).choose(KEY, ALL).gather()
 
 
 def test_the_last_row_before_a_cut_ends_its_episode_by_a_time_out():
@@ -163,17 +165,17 @@ def test_a_single_row_before_a_cut_has_no_transition():
 
 
 def test_a_cut_changes_nothing_where_nothing_is_held():
-    assert plain(cut(0)) == plain(filled(4, start=50).sample(KEY, ALL))
+    assert plain(cut(0)) == plain(filled(4, start=50).choose(KEY, ALL).gather())
 
 
 def test_advantages_before_a_cut_are_those_before_a_time_out():
     """In both, row 2 is an episode's last and row 3 the first of the next."""
-    seen = Rollout(SPACES, 2, length=4)
+    seen = Rollout(HELD, length=4)
     for tick in (0, 1):
         seen.add(row(tick), Rows({"action": np.zeros(2)}), row(tick + 1, last=(tick == 1,) * 2))
     seen.add(row(2, last=(True, True)), Rows({"action": np.zeros(2)}), row(50)._replace(reward=np.zeros(2, np.float32)))
     filled(1, start=50, rollout=seen)
-    found, expected = (advantages(batch) for batch in (cut(3), seen.sample(KEY, ALL)))
+    found, expected = (advantages(batch) for batch in (cut(3), seen.choose(KEY, ALL).gather()))
     assert np.array_equal(found, expected)
     # Environment 0, by hand: values are a tenth of what is shown, discount and trace are 1/2.
     assert found[:, 0].tolist() == [100 + 0.5 * 1 - 0 + 0.25 * (200 + 0.5 * 2 - 1), 200 + 0.5 * 2 - 1, 5100 + 0.5 * 51 - 50]
@@ -189,4 +191,4 @@ def advantages(batch: dict) -> np.ndarray:
 
 def test_nothing_can_be_written_back():
     with pytest.raises(ValueError, match="a rollout replay keeps nothing"):
-        filled(4).write_back({"priority": np.ones(4)})
+        filled(4).write_back([], {"priority": np.ones(4)})

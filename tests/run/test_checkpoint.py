@@ -132,7 +132,8 @@ def test_a_checkpoint_that_is_not_there_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "version, says", [(9, r"format 9; this version reads up to 2: update"), (0, r"format 0 is too old.* to 1")]
+    "version, says",
+    [(9, rf"format 9; this version reads up to {checkpoint.FORMAT}: update"), (0, r"format 0 is too old.* to 1")],
 )
 def test_another_format_is_refused_with_the_reason(tmp_path, version, says):
     path = save(tmp_path)

@@ -83,6 +83,27 @@ def test_an_evaluation_cut_short_is_left_to_the_resumed_run(whole, tmp_path, mon
     assert unequal_files(whole, tmp_path / "run") == []
 
 
+def test_an_evaluation_cut_short_again_is_still_that_of_its_step(whole, tmp_path, monkeypatch):
+    evaluating, stopped_at = [], []
+    call = Evaluator.__call__
+
+    def noticed(self, *rest, **others):
+        evaluating.append(True)
+        return call(self, *rest, **others)
+
+    for _ in range(3):
+        evaluating.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(Evaluator, "__call__", noticed)
+            stop_when(patched, lambda: bool(evaluating))
+            with pytest.raises(Stopped):
+                run(tmp_path / "run", "resume=auto")
+        stopped_at.append(checkpoint.steps(tmp_path / "run" / "checkpoints")[-1])
+    assert stopped_at[0] >= 200 and len(set(stopped_at)) == 1
+    run(tmp_path / "run", "resume=auto")
+    assert unequal_files(whole, tmp_path / "run") == []
+
+
 def test_extending_a_finished_run_leaves_its_past_alone(tmp_path):
     folder = run(tmp_path / "run", "run.steps=300", "run.final_episodes=0")
     before = {name: (folder / name).read_bytes() for name in FILES}

@@ -7,9 +7,11 @@ import pytest
 import torch
 import yaml
 
-from hieros_repro.records import UserError
+from hieros_repro.command import choices
+from hieros_repro.records import Damaged, UserError
 from hieros_repro.run import checkpoint, recorder
-from tests.runs import facts, run
+from hieros_repro.train import train
+from tests.runs import SHORT_DQN, compose, facts, run, stopped
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,8 @@ def test_a_failed_run_says_what_went_wrong_and_how_to_go_on(tmp_path, monkeypatc
 def test_a_run_whose_checkpoints_cannot_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(recorder, "free_gb", lambda path: 0.0)
     with pytest.raises(
-        UserError, match=rf"run.dir={tmp_path / 'run'}: 4 checkpoints need about .* GB and 0.0 GB are free; lower"
+        UserError,
+        match=rf"run.dir={tmp_path / 'run'}: 4 checkpoints and the replay need about .* GB and 0.0 GB are free; lower",
     ):
         run(tmp_path / "run")
     assert checkpoint.steps(tmp_path / "run" / "checkpoints") == []
@@ -110,3 +113,47 @@ def test_the_size_of_a_tree_is_that_of_its_arrays():
 
 def test_the_account_is_readable_json_without_numbers_that_json_lacks(finished):
     json.loads((finished / "run.json").read_text(), parse_constant=pytest.fail)
+
+
+# -- Runs that go on ---------------------------------------------------------------------------------------------------
+
+
+def test_what_a_run_has_written_itself_takes_no_room_again(tmp_path, monkeypatch):
+    """Four checkpoints of a MiB each: a run that starts needs all of it, one that goes on only the rest."""
+    monkeypatch.setattr(recorder, "size", lambda tree: 2**20)
+    monkeypatch.setattr(recorder, "free_gb", lambda path: (4 * 2**20 - 1) / 2**30)
+    with pytest.raises(UserError, match="4 checkpoints and the replay need about"):
+        run(tmp_path / "refused")
+    monkeypatch.setattr(recorder, "free_gb", lambda path: 1.0)
+    folder = stopped(tmp_path / "run", 200)
+    written = sum(path.stat().st_size for path in (folder / "checkpoints").rglob("*") if path.is_file())
+    assert written > 10_000
+    monkeypatch.setattr(recorder, "free_gb", lambda path: (4 * 2**20 - 2 * written) / 2**30)
+    with pytest.raises(UserError, match="4 checkpoints and the replay need about"):
+        run(folder, "resume=auto")
+    monkeypatch.setattr(recorder, "free_gb", lambda path: (4 * 2**20 - written) / 2**30)
+    assert facts(run(folder, "resume=auto"))["status"] == "finished"
+
+
+def damage(folder):
+    """Takes a byte off the last file that the newest checkpoint names."""
+    newest = folder / "checkpoints" / f"step_{checkpoint.steps(folder / 'checkpoints')[-1]}"
+    path = folder / "replay" / "windows" / checkpoint.replay_files(newest)["windows"][-1].name
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def go_on(folder, *overrides):
+    """As the program does it where nothing else is typed."""
+    typed = [f"resume={folder}", f"run.dir={folder}", *overrides]
+    train(compose(*choices(typed), *typed), typed)
+    return facts(folder)["status"]
+
+
+def test_to_go_on_without_damaged_files_is_agreed_to_once(tmp_path, swift):
+    folder = stopped(tmp_path / "run", 100, "run.keep_last=1", usual=SHORT_DQN)
+    for more in ("run.steps=700", "run.steps=800"):
+        damage(folder)
+        with pytest.raises(Damaged):
+            go_on(folder, more)
+        assert go_on(folder, more, "replay.recover=true") == "finished"
+        assert yaml.safe_load((folder / "config.yaml").read_text())["replay"]["recover"] is False

@@ -87,15 +87,16 @@ def test_one_bit_of_one_weight_is_found(honest, tmp_path, monkeypatch):
 
 
 def test_two_swapped_rows_of_a_batch_are_found(honest, tmp_path, monkeypatch):
-    sample = Rollout.sample
+    choose = Rollout.choose
 
     def swap(self, key, request):
-        batch = sample(self, key, request)
+        choice = choose(self, key, request)
         if key == Key(42)("replay", FAULTY, "rollout"):
+            batch = choice.gather()
             batch["obs"] = {name: array[[0, 2, 1, *range(3, len(array))]] for name, array in batch["obs"].items()}
-        return batch
+        return choice
 
-    monkeypatch.setattr(Rollout, "sample", swap)
+    monkeypatch.setattr(Rollout, "choose", swap)
     step, update, component, text = first_difference(honest, run(tmp_path / "run"))
     assert (step, update, component) == (entry_of(honest, FAULTY + 1), FAULTY + 1, "batch")
     assert "\n  rollout.obs.vector\n" in text and "rollout.action" not in text

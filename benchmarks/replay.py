@@ -195,7 +195,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="CPU time of each measurement of drawing")
-    parser.add_argument("--sizes", type=int, nargs="*", default=[items for items, _ in SIZES], help="sequences held")
+    sizes = sorted({items for items, _ in SIZES})
+    parser.add_argument("--sizes", type=int, nargs="*", choices=sizes, default=sizes, help="sequences held")
     arguments = parser.parse_args()
     for items, side in SIZES:
         if items in arguments.sizes:

@@ -70,6 +70,15 @@ def test_the_same_run_twice_with_the_dataset_elsewhere_has_equal_parameters(tmp_
     assert_equal(learnt(name), again)
 
 
+def test_a_run_says_which_dataset_it_learns_from(data, learnt):
+    told = facts(learnt("half"))["datasets"]["windows"]
+    assert (told["path"], told["sha256"]) == (str(data), Dataset.open(data).digest)
+    assert (told["part"], told["episodes"]) == (None, Dataset.open(data).count)
+    assert f"dataset     {data}, version {told['version']}, {told['share']:.0%} of every batch" in (
+        learnt("half") / "console.log"
+    ).read_text(encoding="utf8")
+
+
 def test_a_run_on_a_dataset_alone_plays_no_episode_and_learns_at_its_pace(learnt):
     folder = learnt("alone")
     assert (folder / "episodes.jsonl").read_bytes() == b""

@@ -67,6 +67,13 @@ def test_the_same_run_twice_has_equal_files(tmp_path, whole):
     assert_equal(whole, dqn(tmp_path / "again"))
 
 
+def test_every_row_of_metrics_says_how_the_replay_does(whole):
+    rows = [row for row in jsonl.read(whole / "metrics.jsonl") if "updates" in row]
+    held, ever = rows[-1]["replay/windows/steps"], rows[-1]["step"] + rows[-1]["episode/count"]
+    assert 0 < rows[-1]["replay/windows/windows"] < held <= ever
+    assert rows[-1]["replay/windows/replayed"] > rows[0]["replay/windows/replayed"] >= 0
+
+
 @pytest.mark.parametrize("name", UNSEEN)
 def test_who_gathers_and_where_steps_lie_changes_no_bit_of_a_run_that_is_stopped(tmp_path, whole, name):
     stopped_dqn(tmp_path / "run", 171, *UNSEEN[name])

@@ -215,9 +215,11 @@ def test_verify_and_doctor_name_a_damaged_file(half, capsys):
 def test_a_foreign_file_is_refused_by_name(half, name, recover):
     path = half / "replay" / "windows" / name
     path.write_text("mine")
+    account = {name: (half / name).read_bytes() for name in recorder.ACCOUNT}
     with pytest.raises(Damaged, match=f"{path}: not part of this replay; move it away"):
-        dqn(half, *KEPT, "resume=auto", f"replay.recover={recover}")
+        dqn(half, *KEPT, "resume=auto", f"replay.recover={recover}", "run.steps=9000")
     assert path.read_text() == "mine"
+    assert {name: (half / name).read_bytes() for name in recorder.ACCOUNT} == account
 
 
 # -- Deleted -----------------------------------------------------------------------------------------------------------

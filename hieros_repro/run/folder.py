@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,18 @@ def invocation(verb: str) -> str:
     """How a verb is typed here: as the script says that started this process, or through python."""
     script = os.environ.get("HIEROS_SCRIPT")
     return f"{script} {verb}" if script else f"python -m hieros_repro.{verb}"
+
+
+def _locked(descriptor: int) -> bool:
+    """Takes the lock unless somebody keeps it: whoever asks whether a run is held has it for an instant."""
+    for _ in range(20):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
 
 
 class RunFolder:
@@ -39,10 +52,8 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"run.dir={self.path}: cannot be written ({error.strerror})") from error
         try:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"run.dir={self.path}: another process is running this run right now") from None
+            if not _locked(self._lock):
+                raise UserError(f"run.dir={self.path}: another process is running this run right now")
             yield self
         except OSError as error:
             if error.errno != errno.ENOSPC:

@@ -7,6 +7,7 @@ import pytest
 
 from hieros_repro.records import UserError
 from hieros_repro.run.folder import RunFolder
+from tests.runs import ROOT
 
 HOLD = """
 import fcntl, os, sys
@@ -99,3 +100,21 @@ def test_a_run_exists_once_it_has_a_configuration(tmp_path):
     assert not RunFolder(tmp_path).exists()
     (tmp_path / "config.yaml").write_text("")
     assert RunFolder(tmp_path).exists()
+
+
+def test_somebody_who_only_looks_whether_a_run_is_held_keeps_nobody_out(tmp_path):
+    """Another process looks all the time; each look has the lock for an instant."""
+    (tmp_path / ".lock").touch()
+    own = (
+        f"from pathlib import Path; from hieros_repro.run.folder import RunFolder; folder = RunFolder(Path({str(tmp_path)!r}))"
+    )
+    look = f"{own}\nprint('looking', flush=True)\nwhile True: folder.is_held()"
+    looker = subprocess.Popen([sys.executable, "-c", look], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert looker.stdout.readline() == "looking\n"
+        for _ in range(1_000):
+            with RunFolder(tmp_path).held():
+                pass
+    finally:
+        looker.kill()
+        looker.communicate()

@@ -4,7 +4,8 @@
 
 Plays two runs per selector: in one the replay only grows, in the other it keeps the newest quarter. After every window that is
 stored a batch is chosen. Draws the visits of each tenth of the windows in the order of their storing, relative to the mean, and
-prints them; then what choosing a batch of 16 costs among 10,000 to a million windows.
+prints them; then what choosing a batch of 16 costs among 10,000 to a million windows, and what it costs
+time_balanced_naive where hundreds of windows are chosen for each new one.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from hieros_repro.determinism.keys import Key
 from hieros_repro.replay.selector import EfficientTimeBalanced, Selector, TimeBalanced, TimeBalancedNaive, Uniform
 
 WINDOWS, BATCH, TENTHS = 4000, 16, 10
+SIZES = (10_000, 100_000, 1_000_000)  # windows stored when choices are timed
+SHOWN = 1000  # times each of them was shown before, where weights become small
 ROOM = 10 * WINDOWS  # what the growing replay could hold: it matters to the original's scale only
 LINES = {"the replay grows": ("#1b6ca8", "o-"), "only the newest quarter is kept": ("#d1495b", "s-")}
 SELECTORS: dict[str, Callable[[int], Selector]] = {
@@ -44,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     draw(found, out)
     print(f"\n{out}\n")
     show_costs()
+    show_passes()
 
 
 def played(build: Callable[[int], Selector]) -> dict[str, np.ndarray]:
@@ -93,21 +97,43 @@ def draw(found: dict[str, dict[str, np.ndarray]], out: Path) -> None:
 
 
 def show_costs() -> None:
-    sizes = (10_000, 100_000, 1_000_000)
     print(f"microseconds for a batch of {BATCH}, one window leaving and one coming before each: median of 300")
-    print(f"{'':<55}" + "".join(f"{size:>11,}" for size in sizes))
+    print(f"{'':<55}" + "".join(f"{size:>11,}" for size in SIZES))
     for name, build in SELECTORS.items():
-        print(f"{name.replace(chr(10), ', '):<55}" + "".join(f"{cost(build(size), size) * 1e6:>11.0f}" for size in sizes))
+        print(f"{name.replace(chr(10), ', '):<55}" + "".join(f"{cost(build(size), size) * 1e6:>11.0f}" for size in SIZES))
 
 
 def cost(selector: Selector, size: int) -> float:
+    return float(np.median(durations(selector, size)))
+
+
+def durations(selector: Selector, size: int, every: int = 1) -> np.ndarray:
+    """Seconds of each of 300 choices, before every `every`-th of which a window leaves and one comes. One more is not told."""
     taken = []
     for update in range(301):
-        key = Key(0)("replay", update)
+        key, first = Key(0)("replay", update), update // every
         started = time.perf_counter()
-        selector.choose(key, BATCH, update, size + update)
+        selector.choose(key, BATCH, first, size + first)
         taken.append(time.perf_counter() - started)
-    return float(np.median(taken[1:]))
+    return np.array(taken[1:])
+
+
+def show_passes() -> None:
+    """A pass over all counts is due when all weights are too small, and when after that a new window comes."""
+    print(f"\nmilliseconds for a batch of {BATCH} of time_balanced_naive, bias 20, all windows shown {SHOWN:,} times before:")
+    print("mean, longest, and the share of the 300 that took ten times the median")
+    print(f"{'windows stored':>14}{'chosen for each new one':>26}{'mean':>8}{'longest':>10}{'share':>8}")
+    for size in SIZES:
+        for every in (1, 8, 32, 128):
+            taken = durations(worn(size), size, every) * 1e3
+            share = (taken > 10 * np.median(taken)).mean()
+            print(f"{size:>14,}{BATCH * every:>26,}{taken.mean():>8.2f}{taken.max():>10.2f}{share:>8.0%}")
+
+
+def worn(size: int) -> TimeBalancedNaive:
+    selector = TimeBalancedNaive(size, bias=20.0)
+    selector.load({"first": 0, "end": size, "offset": 0, "counts": np.full(size, SHOWN, np.uint32)})
+    return selector
 
 
 if __name__ == "__main__":

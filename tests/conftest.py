@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 
 os.environ.pop("HIEROS_SCRIPT", None)  # what the script that starts the program would say of itself
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the runs under test set it themselves
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from hieros_repro.determinism import snapshot
-from hieros_repro.determinism.settings import Settings
+from hieros_repro.determinism.settings import WORKSPACE, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +36,11 @@ def swift(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in this process start without asking Git what was changed or trying whether environments come back exactly."""
     monkeypatch.setattr("hieros_repro.run.recorder.patch", lambda: "")
     monkeypatch.setattr("hieros_repro.exactness.require", lambda recipe: None)
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Iterator[None]:
+    """As the program sets it: runs go on in this process that began in another, and the other way round."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("CUBLAS_WORKSPACE_CONFIG", WORKSPACE)
+        yield

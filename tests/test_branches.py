@@ -7,21 +7,12 @@ import signal
 
 import pytest
 
-from hieros_repro.determinism.settings import WORKSPACE
 from hieros_repro.records import Damaged
 from hieros_repro.run import checkpoint
 from hieros_repro.run.loop import Loop
 from tests.runs import SHORT_DQN, assert_equal, facts, process, run, short, stopped
 
-pytestmark = pytest.mark.usefixtures("swift")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def workspace():
-    """As the program sets it: runs go on in this process that began in another."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("CUBLAS_WORKSPACE_CONFIG", WORKSPACE)
-        yield
+pytestmark = pytest.mark.usefixtures("swift", "workspace")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from hieros_repro import claims, doctor
-from hieros_repro.determinism.settings import WORKSPACE
 from hieros_repro.records import Damaged, UserError
 from hieros_repro.replay import filing
 from hieros_repro.run import checkpoint, recorder
@@ -18,16 +17,8 @@ from hieros_repro.run.folder import RunFolder
 from hieros_repro.run.loop import Loop
 from tests.runs import SHORT_DQN, assert_equal, command, environment, facts, process, run, short, stopped
 
-pytestmark = pytest.mark.usefixtures("swift")
+pytestmark = pytest.mark.usefixtures("swift", "workspace")
 KEPT = ("run.keep_last=3",)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def workspace():
-    """As the program sets it: runs go on in this process that began in another, and the other way round."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("CUBLAS_WORKSPACE_CONFIG", WORKSPACE)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,8 @@ class Recorder:
         self.folder, self.plan, self.numerics = folder, plan, dict(numerics)
         self.checkpoints, self.replay = folder.path / "checkpoints", folder.path / "replay"
         self._started = time.perf_counter()
-        self._previous: dict[str, str] = {}  # what a run that is continued said of itself, until it has come back
+        # What a run that is continued said of itself, until it has come back; None: there was no such file.
+        self._previous: dict[str, str | None] = {}
 
     def begin(
         self, config: Mapping[str, Any], asked: list[str], parent: Any, marks: Mapping[str, Any], state: Tree = None
@@ -42,7 +43,8 @@ class Recorder:
         checkpoints.sweep_partial(self.checkpoints)
         before = self.folder.read()
         if self.folder.exists():
-            self._previous = {name: (self.folder.path / name).read_text(encoding="utf8") for name in ACCOUNT}
+            paths = {name: self.folder.path / name for name in ACCOUNT}
+            self._previous = {n: path.read_text(encoding="utf8") if path.exists() else None for n, path in paths.items()}
         self._replay_files(parent, state)
         self.folder.write("overrides.yaml", yaml.safe_dump(self._typed(parent) + asked))
         self.folder.write("code.patch", patch())
@@ -148,7 +150,10 @@ class Recorder:
     def close(self, error: BaseException) -> str:
         """Marks a run that did not finish, and says how to go on."""
         for name, text in self._previous.items():  # it was refused: nothing of it has happened
-            self.folder.write(name, text)
+            if text is None:
+                (self.folder.path / name).unlink(missing_ok=True)
+            else:
+                self.folder.write(name, text)
         if self._previous:
             return f"{self.folder.path}: the run is as it was"
         stopped = isinstance(error, Stopped | KeyboardInterrupt)

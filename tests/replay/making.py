@@ -1,5 +1,6 @@
 """Experience whose every number is known, and replays for it."""
 
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,19 @@ def through_a_file(folder: Path, state: Any) -> Any:
 def told(batch: Mapping[str, Any], name: str) -> np.ndarray:
     value = batch["obs"][name.removeprefix("obs.")] if name.startswith("obs.") else batch[name]
     return np.asarray(value)
+
+
+# -- Work for a thread ---------------------------------------------------------------------------------------------------
+
+
+def who() -> str:
+    return threading.current_thread().name
+
+
+def answer(error: bool = False) -> int:
+    if error:
+        raise KeyError("broken")
+    return 42
 
 
 # -- Windows -------------------------------------------------------------------------------------------------------------

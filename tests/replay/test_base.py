@@ -10,7 +10,7 @@ from hieros_repro.records import Memory, Request
 from hieros_repro.replay.base import Held, Once
 from hieros_repro.replay.rollout import Rollout
 from tests.replay.contract import ReplayContract
-from tests.replay.making import ENVS, SPACES, done, seen
+from tests.replay.making import ENVS, SPACES, answer, done, seen, who
 
 
 class TestRollout(ReplayContract):
@@ -34,16 +34,6 @@ class TestRollout(ReplayContract):
 
 
 # -- A piece of work ---------------------------------------------------------------------------------------------------
-
-
-def who() -> str:
-    return threading.current_thread().name
-
-
-def answer(error: bool = False) -> int:
-    if error:
-        raise KeyError("broken")
-    return 42
 
 
 def test_work_is_done_once_and_everybody_gets_its_result():

@@ -6,16 +6,7 @@ import pytest
 
 from hieros_repro.replay.base import Once
 from hieros_repro.replay.prefetch import WORTH, Workers
-
-
-def who() -> str:
-    return threading.current_thread().name
-
-
-def answer(error: bool = False) -> int:
-    if error:
-        raise KeyError("broken")
-    return 42
+from tests.replay.making import answer, who
 
 
 @pytest.mark.parametrize(("count", "size", "ahead"), [(0, WORTH, False), (1, 0, True), (8, 0, True), (None, WORTH, True)])

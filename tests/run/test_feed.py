@@ -135,6 +135,50 @@ def test_only_what_an_update_is_due_for_is_chosen():
     assert [sorted(update(feed, number)[0]) for number in range(4)] == [["others", "windows"], ["windows"]] * 2
 
 
+def thirds(windows: Replay, others: Replay) -> Feed:
+    """The second replay is learned from at every third update, in larger batches."""
+    learner = Learner({"windows": 7, "others": 9}, {"others": 3})
+    return Feed(learner, {"windows": windows, "others": others}, KEY, hardware())  # type: ignore[arg-type]
+
+
+def test_replays_of_different_rhythms_keep_the_lead_and_get_back_what_is_theirs():
+    """A step comes before every update; batch u is chosen right after update u - 2, from u - 1 steps."""
+    windows, others = Spy([], lead=2), Spy([], lead=5)
+    feed, shown = thirds(windows, others), []
+    for number in range(6):
+        windows.steps = others.steps = number + 1
+        ticket, found = feed.take(number)
+        shown.append({name: int(batch["reward"][0, 0]) for name, batch in found.batches.items()})
+        feed.write_back(ticket, dict.fromkeys(found.batches, np.zeros(1)))
+        feed.choose_ahead(number, False)
+    assert shown == [
+        {"windows": 1, "others": 1},
+        {"windows": 1},
+        {"windows": 1},
+        {"windows": 2, "others": 2},
+        {"windows": 3},
+        {"windows": 4},
+    ]
+    assert others.events == ["choose 0", "write back 1", "choose 3", "write back 2", "choose 6"]
+    assert windows.events == [
+        *("choose 0", "write back 1", "choose 1", "choose 2"),
+        *("write back 1", "choose 3", "write back 1", "choose 4", "write back 2", "choose 5"),
+        *("write back 3", "choose 6", "write back 4", "choose 7"),
+    ]
+
+
+def test_replays_of_one_update_have_draws_of_their_own():
+    feed = Feed(
+        Learner({"windows": 7, "others": 7}),  # type: ignore[arg-type]
+        {name: add(windows(None), 0, 40) for name in ("windows", "others")},
+        KEY,
+        hardware(),
+    )
+    batches, noise = update_plain(feed, 0)
+    assert digest_tree(batches["windows"]) != digest_tree(batches["others"])
+    assert not np.array_equal(noise["windows"], noise["others"])
+
+
 # -- Whether it is ready -----------------------------------------------------------------------------------------------
 
 
@@ -174,6 +218,25 @@ def test_a_batch_that_could_not_be_chosen_ahead_is_chosen_right_before_its_updat
         sampled.append(replay.sampled)
     assert all(now <= 2 * 3 * (tick + 1) for tick, now in enumerate(sampled))
     assert number == 2 * 90 // 8 and sampled[-1] == 8 * number
+
+
+def test_an_update_waits_for_all_that_it_is_due_for_and_none_is_chosen_before_it():
+    windows, others = Spy([], lead=2), Spy([], lead=2)
+    feed = thirds(windows, others)
+    feed.take(0)
+    others.ready_from = 1
+    feed.choose_ahead(0, False)
+    for number in (1, 2):
+        assert feed.ready(number, False)
+        feed.take(number)
+        feed.choose_ahead(number, False)
+    assert not feed.ready(3, False)
+    assert (windows.events, others.events) == (["choose 0", "choose 1", "choose 2"], ["choose 0"])
+    others.steps = 1
+    assert feed.ready(3, False)
+    assert sorted(feed.take(3)[1].batches) == ["others", "windows"]
+    feed.choose_ahead(3, False)
+    assert (windows.events[3:], others.events[1:]) == (["choose 3", "choose 4", "choose 5"], ["choose 3"])
 
 
 # -- Who gathers ------------------------------------------------------------------------------------------------------
@@ -346,6 +409,55 @@ def test_what_was_chosen_and_not_shown_is_shown_after_a_restart(tmp_path, lead, 
     again.load({"windows": state["replay"]}, state["feed"])
     assert run(again, other, passed, at, 100) == expected
     again.close()
+
+
+def marked(tick: int) -> Rows:
+    return Rows({"action": done(tick), "deter": np.full((ENVS, 2), tick, np.float32)})
+
+
+def thirds_of_windows(folder: Path, lead: int) -> tuple[Feed, list[Windows]]:
+    shared: dict[str, Any] = {"memory": Memory(4, refreshed=("deter",)), "lead": lead, "workers": 1}
+    replays = [windows(folder / "windows", "naive", **shared), windows(folder / "others", "efficient", size=60, **shared)]
+    return thirds(*replays), replays
+
+
+@pytest.mark.parametrize(
+    ("lead", "at", "asked"), [(0, 9, []), (1, 8, [2]), (1, 9, [1]), (3, 8, [2, 1, 1]), (3, 9, [1, 1, 2]), (3, 10, [1, 2, 1])]
+)
+def test_replays_of_different_rhythms_go_on_after_a_restart(tmp_path, lead, at, asked):
+    """There is an update at every tick from the fifth on. `asked`: of how many replays the saved batches are.
+
+    A row's "deter" is its tick, below 1000, until an update writes back 1000 or 2000, as the replay is the first or second.
+    """
+    shown: dict[str, set[float]] = {"windows": set(), "others": set()}
+
+    def run(feed: Feed, replays: list[Windows], start: int, end: int) -> list[str]:
+        found = []
+        for tick in range(start, end):
+            for replay in replays:
+                add(replay, tick, tick + 1, marked)
+            if tick >= 5:
+                ticket, (batches, noise, _) = feed.take(tick - 5)
+                found.append(digest_tree({"batches": batches, "noise": noise}))
+                for name, batch in batches.items():
+                    shown[name] |= set((batch["deter"] // 1000).flatten().tolist())
+                values = {"windows": torch.full((7, 4, 2), 1000.0), "others": torch.full((9, 4, 2), 2000.0)}
+                feed.write_back(ticket, {name: {"deter": values[name]} for name in batches})
+                feed.choose_ahead(tick - 5, False)
+        return found
+
+    feed, replays = thirds_of_windows(tmp_path / "files", lead)
+    run(feed, replays, 0, at)
+    saved = {"feed": feed.state(), "windows": replays[0].state(), "others": replays[1].state()}
+    state = through_a_file(tmp_path / "checkpoints", saved)
+    assert [len(places) for _, places, _ in state["feed"]] == asked
+    expected = run(feed, replays, at, 40)
+    feed.close()
+    again, others = thirds_of_windows(tmp_path / "files", lead)
+    again.load({name: state[name] for name in ("windows", "others")}, state["feed"])
+    assert run(again, others, at, 40) == expected
+    again.close()
+    assert shown == {"windows": {0.0, 1.0}, "others": {0.0, 2.0}}
 
 
 def test_what_is_shown_after_a_restart_can_be_written_back_to_its_places(tmp_path):

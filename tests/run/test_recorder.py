@@ -157,3 +157,19 @@ def test_to_go_on_without_damaged_files_is_agreed_to_once(tmp_path, swift):
             go_on(folder, more)
         assert go_on(folder, more, "replay.recover=true") == "finished"
         assert yaml.safe_load((folder / "config.yaml").read_text())["replay"]["recover"] is False
+
+
+@pytest.mark.parametrize("missing", ["overrides.yaml", "code.patch", "run.json"])
+def test_a_refused_run_lacks_again_what_it_lacked_and_one_that_goes_on_has_it(tmp_path, swift, missing):
+    folder = stopped(tmp_path / "run", 100, usual=SHORT_DQN)
+    (folder / missing).unlink()
+    foreign = folder / "replay" / "windows" / "notes.txt"
+    foreign.write_text("mine")
+    account = {path.name: path.read_bytes() for path in folder.iterdir() if path.name in recorder.ACCOUNT}
+    assert set(recorder.ACCOUNT) - set(account) == {missing}
+    with pytest.raises(Damaged, match=f"{foreign}: not part of this replay"):
+        run(folder, "resume=auto", "run.steps=900", usual=SHORT_DQN)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name in recorder.ACCOUNT} == account
+    foreign.unlink()
+    assert facts(run(folder, "resume=auto", usual=SHORT_DQN))["status"] == "finished"
+    assert set(recorder.ACCOUNT) <= {path.name for path in folder.iterdir()}

@@ -103,7 +103,7 @@ class TimeBalancedNaive(Selector):
 
     The offset is 0 until all windows were chosen so often that their weights become small and coarse; then it is the lowest
     count, until a new window comes. Either costs one pass over the counts: seldom where new windows come as often as
-    batches, but up to each time where hundreds of windows are chosen for each new one.
+    batches, but nearly every third time where hundreds of windows are chosen for each new one.
     """
 
     def __init__(self, capacity: int, *, bias: Positive):

@@ -9,6 +9,7 @@ What cannot be recorded is refused by name: a value read back into Python, a ran
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import torch
@@ -22,8 +23,8 @@ class Recorded:
 
     def __init__(self, function: Callable[..., Any], held: Sequence[Tensor] = ()):
         self._function = function
-        self._originals = list(held)
-        self._held = [tensor.detach() for tensor in held]
+        self._originals = list({id(tensor): tensor for tensor in held}.values())
+        self._held = [tensor.detach() for tensor in self._originals]
         self._recordings: dict[Any, tuple[Callable[..., Any], Any]] = {}
 
     def __call__(self, *arguments: Any) -> Any:
@@ -87,6 +88,7 @@ class _Slot(int):
 def _replayer(notes: list[Any], inputs: list[Tensor], outputs: list[Tensor]) -> Callable[..., Any]:
     """A function that does what was noted, on other inputs."""
     slots = {id(tensor): _Slot(number) for number, tensor in enumerate(inputs)}
+    fresh = map(_Slot, count(len(inputs)))
 
     def place(tensor: Tensor) -> _Slot:
         if id(tensor) not in slots:
@@ -99,9 +101,14 @@ def _replayer(notes: list[Any], inputs: list[Tensor], outputs: list[Tensor]) -> 
             slots[id(result)] = place(args[0])
             continue
         where = tree_map_only(Tensor, place, (args, kwargs))
-        made = [slots.setdefault(id(t), _Slot(len(slots))) for t in tree_iter(result) if isinstance(t, Tensor)]
-        if func is torch.ops.aten.convolution_backward.default:
-            func, where = _script_of_convolution_backward(where[0])
+        made = [
+            slots[id(t)] if id(t) in slots else slots.setdefault(id(t), next(fresh))
+            for t in tree_iter(result)
+            if isinstance(t, Tensor)
+        ]
+        if where[0] and isinstance(where[0][-1], list | tuple) and where[0][-1] and type(where[0][-1][0]) is bool:
+            func, tensors = _script(func, where[0])
+            where = (tensors, {})
         steps.append((func, *where, made))
     last = [place(tensor) for tensor in outputs]
 
@@ -116,17 +123,17 @@ def _replayer(notes: list[Any], inputs: list[Tensor], outputs: list[Tensor]) -> 
     return replay
 
 
-def _script_of_convolution_backward(arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], Any]:
+def _script(func: Any, arguments: Sequence[Any]) -> tuple[Callable[..., Any], list[Any]]:
     """The same with all but its tensors written into it: tracing knows no lists of booleans (which gradients are wanted)."""
-    *tensors, wanted = arguments[:3], arguments[-1]
-    constants = ", ".join(repr(list(a) if isinstance(a, tuple) else a) for a in arguments[3:])
-    found = ", ".join(f"found[{i}]" for i, is_wanted in enumerate(wanted) if is_wanted)
+    names = [f"x{i}" if type(a) is _Slot else repr(list(a) if isinstance(a, tuple) else a) for i, a in enumerate(arguments)]
+    given = [name for name, a in zip(names, arguments, strict=True) if type(a) is _Slot]
+    found = ", ".join(f"found[{i}]" for i, wanted in enumerate(arguments[-1]) if wanted)
     source = f"""
-def run(grad, inputs, weight):
-    found = torch.ops.aten.convolution_backward(grad, inputs, weight, {constants})
+def run({", ".join(given)}):
+    found = torch.ops.aten.{func.overloadpacket.__name__}({", ".join(names)})
     return {found}
 """
-    return torch.jit.CompilationUnit(source).run, (*tensors, {})
+    return torch.jit.CompilationUnit(source).run, [a for a in arguments if type(a) is _Slot]
 
 
 def _filled(arguments: Iterable[Any], known: Mapping[int, Tensor]) -> list[Any]:

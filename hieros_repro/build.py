@@ -1,11 +1,11 @@
 """From a checked configuration to the parts of a run, wired."""
 
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from hieros_repro.agent.base import Agent
 from hieros_repro.check import parameters
+from hieros_repro.construct import Plain, construct, target
 from hieros_repro.determinism.keys import Key
 from hieros_repro.env.making import Recipe, training_seeds
 from hieros_repro.hardware.device import Hardware
@@ -16,20 +16,6 @@ from hieros_repro.replay.making import made
 from hieros_repro.run.evaluation import Evaluator
 from hieros_repro.run.loop import Loop, Parts
 from hieros_repro.run.recorder import Recorder
-
-Plain = Mapping[str, Any]
-
-
-def construct(node: Plain, *parts: Any) -> Any:
-    """Calls the constructor a node names: parts it is given first, the node's values as keyword arguments."""
-    values = {name: value for name, value in node.items() if not name.startswith("_")}
-    nested = {n: construct(v) if isinstance(v, dict) and "_target_" in v else v for n, v in values.items()}
-    return target(node)(*parts, **nested)
-
-
-def target(node: Plain) -> Any:
-    module, _, name = node["_target_"].rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def recipe(node: Plain) -> Recipe:

@@ -52,7 +52,7 @@ TRAIN = Page(
         "plugins": list[str],
     },
     groups=("env", "agent", "replay", "determinism", "hardware", "log", "run", "sweep"),
-    free=("size",),
+    free=("size", "world"),  # an agent's node refers to its world
 )
 
 
@@ -108,14 +108,22 @@ def check_node(path: str, node: dict[str, Any], prefixes: Sequence[str], faults:
     for name, annotation in allowed.items():
         if name not in values:
             faults.append(Fault(f"{path}.{name}", f"missing; it must be {describe(annotation)}"))
-        elif isinstance(values[name], dict) and "_target_" in values[name]:
-            check_node(f"{path}.{name}", values[name], prefixes, faults)
-        elif not fits(values[name], annotation):
+        elif not _check_nested(f"{path}.{name}", values[name], prefixes, faults) and not fits(values[name], annotation):
             faults.append(Fault(f"{path}.{name}", mismatch(values[name], annotation)))
     if len(faults) == before and hasattr(target, "check"):
         found = target.check(**{name: value for name, value in values.items() if name in own})
         faults += [Fault(f"{path}.{fault.key}", fault.problem) for fault in found]
     return target
+
+
+def _check_nested(path: str, value: Any, prefixes: Sequence[str], faults: list[Fault]) -> bool:
+    """Checks the nodes within a value, and says whether it is one, or a mapping of some."""
+    if not isinstance(value, dict):
+        return False
+    if "_target_" in value:
+        check_node(path, value, prefixes, faults)
+        return True
+    return any([_check_nested(f"{path}.{name}", child, prefixes, faults) for name, child in value.items()])
 
 
 def locate(path: str, target: str, prefixes: Sequence[str], faults: list[Fault]) -> Any:

@@ -1,0 +1,1 @@
+"""World models: observations as features and back, and what comes next in between."""

@@ -1,0 +1,123 @@
+"""What agents ask of every world model."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from hieros_repro.determinism.keys import Key
+from hieros_repro.records import Arrays
+
+
+class Latent(NamedTuple):
+    """A state of the world: what is certain, and what was drawn, as one-hot vectors side by side."""
+
+    deter: Tensor  # (*B, D)
+    stoch: Tensor  # (*B, S)
+
+    @property
+    def feature(self) -> Tensor:
+        """(*B, D + S): what policies and heads look at."""
+        return torch.cat([self.deter, self.stoch], -1)
+
+    def detach(self) -> "Latent":
+        return Latent(self.deter.detach(), self.stoch.detach())
+
+    def flat(self) -> "Latent":
+        """Time and batch as one axis."""
+        return Latent(self.deter.flatten(0, 1), self.stoch.flatten(0, 1))
+
+    def take(self, rows: Tensor) -> "Latent":
+        return Latent(self.deter[rows], self.stoch[rows])
+
+
+class Rows(NamedTuple):
+    """T rows of B sequences, time first. Row t: what was seen, the reward and flags that came with it, and the action
+    that had led there (nothing that counts where is_first)."""
+
+    obs: Mapping[str, Tensor]  # (T, B, ...)
+    action: Tensor  # (T, B, A)
+    reward: Tensor
+    is_first: Tensor
+    is_last: Tensor
+    is_terminal: Tensor
+
+
+class Observed(NamedTuple):
+    """What the model made of T rows of B sequences."""
+
+    latent: Latent  # (T, B, .)
+    posterior: Tensor  # (T, B, S, C) log-probabilities, having seen the row
+    prior: Tensor  # the same, from the past alone
+
+
+class World(nn.Module, ABC):
+    """Learns from sequences what follows from what, and dreams."""
+
+    deter: int  # width of Latent.deter
+    stoch: int  # width of Latent.stoch
+    continue_target: float  # what `proceeds` is to say where an episode goes on
+
+    remembers: ClassVar[tuple[str, ...]]  # the names under which a replay keeps states
+
+    @property
+    def feature(self) -> int:
+        return self.deter + self.stoch
+
+    @abstractmethod
+    def stored(self, latent: Latent) -> dict[str, Tensor]:
+        """States as a replay keeps them."""
+
+    @abstractmethod
+    def restored(self, stored: Mapping[str, Tensor]) -> Latent: ...
+
+    @abstractmethod
+    def noise(self, key: Key, shape: tuple[int, ...]) -> Arrays:
+        """The random numbers of that many steps: name -> (*shape, ...)."""
+
+    @abstractmethod
+    def initial(self, batch: int) -> Latent:
+        """(batch, .) before anything was seen."""
+
+    @abstractmethod
+    def observe(
+        self,
+        obs: Mapping[str, Tensor],
+        action: Float[Tensor, "T B A"],
+        is_first: Bool[Tensor, "T B"],
+        start: Latent,
+        noise: Mapping[str, Tensor],
+    ) -> Observed:
+        """What was seen, row by row, each after the action that led to it. `start` precedes the first row; rows that are first
+        forget it and begin anew."""
+
+    @abstractmethod
+    def imagine(self, latent: Latent, action: Float[Tensor, "B A"], noise: Mapping[str, Tensor]) -> Latent:
+        """One step on, unseen."""
+
+    @abstractmethod
+    def complete(self, deter: Float[Tensor, "*B D"]) -> Latent:
+        """The likeliest state of which only the certain part is known."""
+
+    @abstractmethod
+    def losses(self, seen: Observed, rows: Rows) -> dict[str, Tensor]:
+        """name -> (T, B); their sum is what it minimises."""
+
+    def account(self, seen: Observed) -> dict[str, Tensor]:
+        """What else to log, by name."""
+        return {}
+
+    @abstractmethod
+    def reward(self, feature: Float[Tensor, "*B F"]) -> Float[Tensor, "*B"]:
+        """Expected, of arriving there."""
+
+    @abstractmethod
+    def proceeds(self, feature: Float[Tensor, "*B F"]) -> Float[Tensor, "*B"]:
+        """The probability that the episode goes on from there."""
+
+    @abstractmethod
+    def pictures(self, latent: Latent) -> dict[str, Tensor]:
+        """Of every image it observes, how it sees (B, .) states: uint8 (B, height, width, channels)."""

@@ -170,12 +170,13 @@ class Rows(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What an agent needs of one replay: how many steps its sequences have, which of its rows updates write back, and whether
-    what the environments show is kept beside the agent's own rows."""
+    """What an agent needs of one replay: how many steps its sequences have, which of its rows updates write back, whether
+    what the environments show is kept beside the agent's own rows, and how many bytes those take besides the action."""
 
     length: int = 1
     refreshed: tuple[str, ...] = ()
     observes: bool = True
+    row_bytes: int = 0
 
 
 class Request(NamedTuple):
@@ -193,6 +194,20 @@ class Episode(NamedTuple):
     length: int
     score: float
     account: Mapping[str, float] = MappingProxyType({})  # what else the environment tells of it, by name
+
+
+class Hint(NamedTuple):
+    """The band in which a metric is healthy, and what it may mean when it is not.
+
+    `per`: the metric is divided by that one first. `falls`: it is to fall below this share of what it first was.
+    """
+
+    metric: str
+    text: str
+    low: float | None = None
+    high: float | None = None
+    per: str | None = None
+    falls: float | None = None
 
 
 Schedule = Callable[[int], float]  # step -> value

@@ -46,6 +46,29 @@ SHORT_DQN = (  # the same of an agent that learns from past experience, of which
     "replay.chunk=32",
 )
 
+DREAMS = (  # what agents that dream need to be tiny
+    *(override for override in COMMON if not override.startswith("agent.hidden")),
+    "run.steps=360",
+    "run.checkpoint_every=100",
+    "run.eval_every=120",
+    "env=pinpad",
+    "env.task=three_small",
+    "env.size=16",
+    "env.length=50",
+    "agent.batch_size=4",
+    "agent.batch_length=8",
+    "agent.train_ratio=8",
+    "agent.imag_horizon=8",
+    *(f"size.{name}={width}" for name, width in {"deter": 16, "depth": 4, "stoch": 4, "classes": 4, "units": 16}.items()),
+    "size.layers=1",
+    "size.head_units=16",
+    "replay.size=240",
+    "replay.min_size=60",
+    "replay.chunk=32",
+)
+SHORT_DIRECTOR = ("agent=director", *DREAMS)
+SHORT_DREAMER = ("agent=dreamer", *DREAMS)
+
 
 def compose(*overrides: str, name: str = "train") -> DictConfig:
     """A configuration as the command line would give it."""

@@ -1,13 +1,13 @@
 """What the loop asks of every agent."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from hieros_repro.determinism.keys import Key
-from hieros_repro.records import Arrays, Carry, Memory, Metrics, Request, Rows, Step, Tensors, Tree
+from hieros_repro.records import Arrays, Carry, Hint, Memory, Metrics, Request, Rows, Step, Tensors, Tree
 
 
 class Agent(ABC):
@@ -18,7 +18,7 @@ class Agent(ABC):
 
     remembers: ClassVar[tuple[str, ...]] = ()  # the kinds of replay it can use; the first is its default
     train_ratio: float | None = None  # replayed steps per environment step; None: learn whenever a replay is full
-    meanings: ClassVar[Mapping[str, str]] = {}  # metric name -> what it means, in one line
+    meanings: ClassVar[Mapping[str, str]] = {}  # metric name, with <...> for what varies -> what it means, in one line
 
     @abstractmethod
     def initial(self, num_envs: int) -> Carry:
@@ -40,7 +40,7 @@ class Agent(ABC):
         """Which batches update number `update` needs."""
         return []
 
-    def learn_noise(self, key: Key, batches: Mapping[str, Any]) -> Arrays:
+    def learn_noise(self, key: Key, batches: Mapping[str, Any]) -> Tree:
         """The random numbers that learning from these batches (still on the host) will consume."""
         return {}
 
@@ -51,9 +51,29 @@ class Agent(ABC):
         """
         return {}, {}
 
+    def film_noise(self, key: Key, batches: Mapping[str, Tensors]) -> Tree:
+        """The random numbers that `films` of these batches will consume."""
+        return {}
+
+    def films(self, batches: Mapping[str, Tensors], noise: Tensors) -> Mapping[str, list[np.ndarray]]:
+        """What it makes of an update's batches, to be looked at: name -> frames (height, width, 3) uint8. Changes nothing."""
+        return {}
+
+    def beside(self, carry: Carry) -> np.ndarray | None:
+        """An image of the goal that environment 0 is acted in for, to be shown beside it, if there is one."""
+        return None
+
     def parameters(self) -> Tensors:
         """Every trained tensor by name, as it is now."""
         return {}
+
+    def parts(self) -> Mapping[str, int]:
+        """How many trained numbers each of its parts has; one without a name is the whole."""
+        return {"": sum(tensor.numel() for tensor in self.parameters().values())}
+
+    def hints(self) -> Sequence[Hint]:
+        """Which of its metrics show that something is wrong, and what."""
+        return ()
 
     def trace(self) -> dict[str, Tensors]:
         """Of the latest update: "losses" and "gradients" of its first optimiser step, as stable buffers."""

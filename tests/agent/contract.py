@@ -41,6 +41,19 @@ class AgentContract:
         if agent.due(update):
             making.learn(agent, making.experience(agent, spaces), update)
 
+    def history(self, agent: Agent, spaces: Spaces, ticks: int = 4, other: int | None = None) -> tuple[list[np.ndarray], Any]:
+        """The actions of so many ticks from the start, and the carry. `other`: this environment sees something else."""
+        carry, found = agent.initial(5), []
+        noise = agent.act_noise(Key(3)("act"), ticks, 5)
+        for tick in range(ticks):
+            now, strange = making.seen(spaces, 5, seed=tick), making.seen(spaces, 5, seed=100 + tick)
+            for name, value in now.obs.items():
+                value[other] = value[other] if other is None else strange.obs[name][other]
+            now = now._replace(is_first=np.full(5, tick == 0))
+            action, carry, _ = agent.act(now, carry, {name: block[tick] for name, block in noise.items()})
+            found.append(action)
+        return found, carry
+
     def test_nothing_is_drawn_from_the_global_generators(self, agent, spaces):
         def generators() -> str:  # python's own is left out: the checker of annotations draws from it
             words, position = np.random.get_state(legacy=True)[1:3]
@@ -56,6 +69,19 @@ class AgentContract:
         torch.manual_seed(99)
         np.random.seed(99)
         assert np.array_equal(self.act(agent, spaces), first)
+
+    def test_environments_have_nothing_to_do_with_each_other(self, agent, spaces):
+        one, other = self.history(agent, spaces)[0], self.history(agent, spaces, other=2)[0]
+        rest = [0, 1, 3, 4]
+        assert all(np.array_equal(a[rest], b[rest]) for a, b in zip(one, other, strict=True))
+
+    def test_a_first_row_begins_anew(self, agent, spaces):
+        _, carry = self.history(agent, spaces)
+        now = making.seen(spaces, 5, seed=9)._replace(is_first=np.ones(5, bool))
+        noise = {name: block[0] for name, block in agent.act_noise(Key(5)("act"), 1, 5).items()}
+        begun, going_on = (agent.act(now, before, noise) for before in (agent.initial(5), carry))
+        assert np.array_equal(begun[0], going_on[0])
+        assert digest_tree(begun[1]) == digest_tree(going_on[1])
 
     def test_other_noise_gives_other_actions(self, agent, spaces):
         assert any(not np.array_equal(self.act(agent, spaces), self.act(agent, spaces, tick)) for tick in range(1, 5))
@@ -106,6 +132,8 @@ class AgentContract:
         twin = type(self).make(spaces)
         for one in (agent, twin):
             self.learn(one, spaces)
+            torch.manual_seed(99)  # learning reads no generator
+            np.random.seed(99)
         assert digest_tree(agent.state()) == digest_tree(twin.state())
 
     def test_a_state_is_a_copy_that_later_learning_leaves_alone(self, agent, spaces):

@@ -89,7 +89,8 @@ def rollout(agent: Agent, spaces: Spaces = ONE_ACTION, length: int = 12, envs: i
 
 
 def windows(agent: Agent, spaces: Spaces = ONE_ACTION, seed: int = 1) -> dict[str, Any]:
-    """A batch of windows as a replay of windows gives it, some across ends of both kinds, acted by the agent itself."""
+    """A batch of windows as a replay of windows gives it, some across ends of both kinds, acted by the agent itself. What
+    updates write back comes as of the first step only."""
     [request] = agent.due(0)
     draw, shape = np.random.default_rng(seed), (request.batch, request.length)
     window, t = np.indices(shape)
@@ -101,9 +102,10 @@ def windows(agent: Agent, spaces: Spaces = ONE_ACTION, seed: int = 1) -> dict[st
     for tick in range(request.length):
         now = seen(spaces, request.batch)._replace(obs={name: array[:, tick] for name, array in obs.items()})
         drawn = {name: block[tick] for name, block in noise.items()}
-        rows.append(agent.act(now, agent.initial(request.batch), drawn)[2]["windows"].values["action"])
-    reward = draw.normal(size=shape).astype(np.float32)
-    return {"windows": {"obs": obs, "action": np.stack(rows, 1), "reward": reward, **flags}}
+        rows.append(agent.act(now, agent.initial(request.batch), drawn)[2]["windows"].values)
+    reward, action = draw.normal(size=shape).astype(np.float32), np.stack([row["action"] for row in rows], 1)
+    before = {name: rows[0][name] for name in agent.replays()["windows"].refreshed}
+    return {"windows": {"obs": obs, "action": action, "reward": reward, **flags, **before}}
 
 
 def learn(agent: Agent, batches: dict[str, Any], update: int = 0, step: int = 100) -> dict[str, Any]:

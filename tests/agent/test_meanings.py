@@ -1,0 +1,101 @@
+"""What world-model agents say of their metrics."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from hieros_repro.agent.meanings import MEANINGS, hints
+from hieros_repro.check import check
+from hieros_repro.log import base as log
+from hieros_repro.log import jsonl
+from tests.runs import SHORT_DIRECTOR, SHORT_DREAMER, compose, run
+
+BRIEF = ("run.steps=120", "run.eval_every=0", "run.final_episodes=0", "run.checkpoint_every=0")
+AGENTS = {"director": SHORT_DIRECTOR, "dreamer": SHORT_DREAMER}
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """Agent -> the names of its own metrics in a run."""
+
+    def names(agent):
+        folder = run(tmp_path_factory.mktemp(agent) / "run", *BRIEF, usual=AGENTS[agent])
+        return {name for row in jsonl.read(folder / "metrics.jsonl") for name in row if name.startswith("Subactor")}
+
+    return {agent: names(agent) for agent in AGENTS}
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_every_metric_has_a_meaning(seen, agent):
+    assert len(seen[agent]) > 15
+    assert {name for name in seen[agent] if log.meaning(name, MEANINGS) is None} == set()
+
+
+def test_every_meaning_is_that_of_a_metric(seen):
+    told = {log.meaning(name, MEANINGS) for names in seen.values() for name in names}
+    assert len(set(MEANINGS.values())) == len(MEANINGS)
+    assert set(MEANINGS.values()) - told == set()
+
+
+def test_the_two_agents_share_most_metrics_and_goals_are_the_directors(seen):
+    assert {name for name in seen["dreamer"] if "subgoal" in name or "goal_" in name or "Subactor-1" in name} == set()
+    assert {"Subactor-0/subgoal_kl", "Subactor-0/goal_reward", "Subactor-1/novelty_value"} <= seen["director"]
+
+
+def hierarchy(agent, *overrides):
+    """Only what hints look at of a hierarchy."""
+    from hieros_repro import build
+    from hieros_repro.hardware.device import Hardware
+
+    plain = check(compose(*AGENTS[agent], *overrides))
+    hardware: Hardware = build.construct(plain["hardware"])
+    world = build.recipe(plain["env"])
+    envs = world.training([1, 2])
+    made = build.agent(plain, envs.spaces, hardware)
+    envs.close()
+    return made
+
+
+def test_every_hint_of_an_agent_is_about_metrics_it_has(seen):
+    for agent in AGENTS:
+        found = hierarchy(agent).hints()
+        assert {name for hint in found for name in (hint.metric, hint.per) if name} <= seen[agent] | {"Subactor-0/goal_reward"}
+
+
+def test_the_director_is_told_of_by_its_levels_and_its_goals():
+    assert [(hint.metric, hint.low, hint.high, hint.falls) for hint in hierarchy("director").hints()] == [
+        ("Subactor-0/kl", 0.1, None, None),
+        ("Subactor-0/image_loss", None, None, 0.9),
+        ("Subactor-0/subgoal_kl", pytest.approx(1e-5 * 10 / 1.1), None, None),  # at the ends of its weight's range
+        ("Subactor-0/subgoal_kl", None, pytest.approx(11.0), None),
+        ("Subactor-0/goal_reward", 0.23, None, None),
+        ("Subactor-0/entropy", 0.1, None, None),
+        ("Subactor-0/entropy", None, 0.98, None),
+        ("Subactor-1/entropy", 0.1, None, None),
+        ("Subactor-1/entropy", None, 0.995, None),
+    ]
+
+
+def test_what_is_not_steered_has_no_band():
+    assert {hint.metric for hint in hierarchy("dreamer").hints()} == {"Subactor-0/kl", "Subactor-0/image_loss"}
+    fixed = hierarchy("director", "agent.goals.kl.adaptive=false", "agent.levels.manager.entropy.adaptive=false")
+    assert not {"Subactor-0/subgoal_kl", "Subactor-1/entropy"} & {hint.metric for hint in fixed.hints()}
+
+
+def test_a_level_that_is_not_told_goals_has_no_goal_to_miss():
+    level = SimpleNamespace(weights={"extrinsic": 1.0}, entropy=SimpleNamespace(adaptive=False))
+    assert all("goal" not in hint.metric for hint in hints(SimpleNamespace(goals=None, levels=[level])))
+
+
+def test_the_parts_of_an_agent_are_all_of_it():
+    agent = hierarchy("director")
+    parts = agent.parts()
+    assert list(parts) == ["world", "goals", "worker", "manager"]
+    assert sum(parts.values()) == sum(tensor.numel() for tensor in agent.parameters().values())
+    assert list(hierarchy("dreamer").parts()) == ["world", "actor"]
+
+
+def test_what_a_replay_keeps_of_an_agents_states_is_announced():
+    """16 numbers of 4 bytes and 4 classes of a byte; the director starts every window anew."""
+    assert hierarchy("dreamer").replays()["windows"].row_bytes == 16 * 4 + 4
+    assert hierarchy("director").replays()["windows"].row_bytes == 0

@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from hieros_repro.command import conf
 from hieros_repro.determinism.numerics import differences
+from hieros_repro.log.timing import peak_memory_mb
 from hieros_repro.resume import Start
 from hieros_repro.run.folder import invocation
 from hieros_repro.run.loop import Loop
+from hieros_repro.run.recorder import size
 
 
 def facts(config: Mapping[str, Any], hardware: Any) -> dict[str, str]:
@@ -30,11 +34,11 @@ def facts(config: Mapping[str, Any], hardware: Any) -> dict[str, str]:
 def start(start: Start, asked: list[str], loop: Loop) -> str:
     """What runs, where, and which values are not the defaults."""
     plain = start.config
-    count = sum(tensor.numel() for tensor in loop.parts.agent.parameters().values())
     lines = [f"run folder  {start.folder}"]
     if start.checkpoint is not None:
         lines.append(f"starts from {start.checkpoint}")
-    lines.append(f"parameters  {count:,}")
+    lines += [f"parameters  {_parameters(loop.parts.agent.parts())}", f"size        {size_name(plain['size'])}"]
+    lines.append(f"memory      {_memory(loop)}")
     for known in (replay.facts() for replay in loop.parts.replays.values()):
         if known:
             part = f", {known['part']}" if known["part"] else ""
@@ -46,7 +50,32 @@ def start(start: Start, asked: list[str], loop: Loop) -> str:
     changed = non_default(plain, asked)
     if changed:
         lines.append("not default " + f"\n{'':<12}".join(f"{path} = {new!r} ({old!r})" for path, (old, new) in changed.items()))
+    lines += [f"warning     {text}" for text in loop.parts.hardware.warnings()]
     return "\n".join(lines)
+
+
+def _parameters(parts: Mapping[str, int]) -> str:
+    named = ", ".join(f"{name} {count:,}" for name, count in parts.items() if name)
+    return f"{sum(parts.values()):,}" + (f": {named}" if named else "")
+
+
+def size_name(values: Mapping[str, Any]) -> str:
+    """The option of the group `size` that has these values, whichever way they were chosen."""
+    pages = {path.stem: yaml.safe_load(path.read_text(encoding="utf8")) for path in sorted((conf() / "size").glob("*.yaml"))}
+    return next((name for name, page in pages.items() if page == dict(values)), "none of those in conf/size")
+
+
+def _memory(loop: Loop) -> str:
+    """What is known before the first step; batches and what an update computes come on top."""
+    replay = sum(replay.room(loop.plan.steps) for replay in loop.parts.replays.values())
+    parts = {"replay at the end": replay, "networks and optimiser": size(loop.parts.agent.state())}
+    parts["the program"] = round(peak_memory_mb() * 2**20)
+    listed = ", ".join(f"{name} {_amount(count)}" for name, count in parts.items())
+    return f"{_amount(sum(parts.values()))} besides what updates compute: {listed}"
+
+
+def _amount(count: int) -> str:
+    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
 
 
 def non_default(plain: dict[str, Any], asked: list[str]) -> dict[str, tuple[Any, Any]]:

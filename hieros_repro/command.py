@@ -3,10 +3,12 @@
 Exit codes: 0 finished, 1 failed, 2 bad input, 75 stopped and resumable, 130 interrupted with nothing to resume.
 """
 
+import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,7 +69,8 @@ def run(verb: Verb) -> None:
             raise UserError(f"-m sweeps over runs of train; {verb.config_name} takes one at a time")
         if not asking:
             sweep = prepare(verb, arguments.overrides, arguments.multirun, arguments.config_dir)
-        sys.exit(_hydra(verb, single=not (asking or arguments.multirun)))
+        with _without_hidden() if arguments.shell_completion and "query" in named else nullcontext():
+            sys.exit(_hydra(verb, single=not (asking or arguments.multirun)))
     except Stopped as stopped:
         _complain(stopped)
         sys.exit(STOPPED)
@@ -105,6 +108,17 @@ def _hydra(verb: Verb, single: bool) -> int:
     task = job if single else verb.job
     hydra.main(version_base="1.3", config_path=str(conf()), config_name=verb.config_name)(task)()
     return code
+
+
+@contextmanager
+def _without_hidden() -> Iterator[None]:
+    """Prints what Hydra offers for TAB but for options that begin with an underscore: files that others start from."""
+    offered = io.StringIO()
+    try:
+        with redirect_stdout(offered):
+            yield
+    finally:
+        sys.stdout.write(re.sub(r"[\w/@.+~-]+=(?:\S*,)?_\w+[ \n]?", "", offered.getvalue()))
 
 
 def _complain(error: BaseException) -> None:

@@ -26,6 +26,7 @@ def page(name: str, about: str, overrides: list[str]) -> str:
     main = conf() / f"{name}.yaml"
     chosen = _choices(main) | dict(o.partition("=")[::2] for o in overrides if re.fullmatch(r"[a-z]+=[\w-]+", o))
     chosen = _choices(conf() / "agent" / f"{chosen.get('agent')}.yaml") | chosen
+    chosen = {group: re.sub(r"\$\{(\w+)\}", lambda other: chosen[other[1]], str(option)) for group, option in chosen.items()}
     lines = [USAGE.format(about=about.strip() + "\n", name=name)]
     groups = {group: _options(group) for group in chosen if (conf() / group).is_dir() and group != "hydra"}
     if groups:
@@ -34,8 +35,8 @@ def page(name: str, about: str, overrides: list[str]) -> str:
             marked = [f"[{option}]" if option == chosen[group] else option for option in options]
             lines.append(f"  {group:<13} {'  '.join(marked)}")
         lines.append("")
-    for path in _pages(main):
-        lines += [*_lines([path]), ""]
+    for page in _pages(main):
+        lines += [*_lines([page]), ""]
     for group, option in chosen.items():
         file = conf() / group / f"{option}.yaml"
         if group in groups and file.exists() and group != "experiment":
@@ -65,13 +66,14 @@ def _defaults(path: Path) -> list[Any]:
     return (yaml.safe_load(path.read_text(encoding="utf8")) or {}).get("defaults", []) if path.exists() else []
 
 
-def _pages(path: Path) -> Iterator[Path]:
-    """A file after the files of the same group that it starts from."""
+def _pages(path: Path, prefix: str = "") -> Iterator[tuple[Path, str]]:
+    """A file after the files of the same group that it starts from, each with the key below which its own keys are."""
     for entry in _defaults(path):
-        base = path.parent / f"{entry}.yaml" if isinstance(entry, str) else None
-        if base is not None and base.exists():
-            yield from _pages(base)
-    yield path
+        name, _, below = entry.partition("@") if isinstance(entry, str) else ("", "", "")
+        base = path.parent / f"{name}.yaml"
+        if name and base.exists():
+            yield from _pages(base, ".".join(filter(None, [prefix, below])))
+    yield path, prefix
 
 
 def _header(path: Path) -> str:
@@ -85,11 +87,11 @@ def _header(path: Path) -> str:
     return " ".join(lines)
 
 
-def _lines(pages: Iterable[Path], prefix: str = "") -> Iterator[str]:
+def _lines(pages: Iterable[tuple[Path, str]], prefix: str = "") -> Iterator[str]:
     """One line per key: path = value, and the comment behind it. Of several pages the last word on a key counts."""
     found: dict[str, tuple[str, str]] = {}
-    for path in pages:
-        for name, value, comment in _keys(path, prefix):
+    for path, below in pages:
+        for name, value, comment in _keys(path, ".".join(filter(None, [prefix, below]))):
             found[name] = (value, comment or found.get(name, ("", ""))[1])
     for name, (value, comment) in found.items():
         yield f"  {name + ' = ' + value:<46} {comment}".rstrip()
@@ -100,13 +102,13 @@ def _keys(path: Path, prefix: str) -> Iterator[tuple[str, str, str]]:
     parents: list[tuple[int, str]] = []
     skipping = False
     for line in path.read_text(encoding="utf8").splitlines():
-        match = re.match(r"^(\s*)([\w]+):(?:\s+(.*?))?(?:\s+#\s*(.*))?$", line)
+        match = re.match(r"^(\s*)(\w+):(?:\s+(?!\s*#)(.*?))?(?:\s+#\s*(.*))?$", line)
         if not match:
             continue
         indent, key, value, comment = len(match[1]), match[2], match[3], match[4]
         if indent == 0:
             skipping = key == "defaults"
-        if skipping or key == "_target_":
+        if skipping or key in ("_target_", "_partial_"):
             continue
         while parents and parents[-1][0] >= indent:
             parents.pop()

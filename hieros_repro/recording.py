@@ -24,7 +24,7 @@ PAGE = Page(
         "plugins": list[str],
     },
     groups=("env", "agent", "determinism", "hardware"),
-    free=("size", "replay"),
+    free=("size", "replay", "world"),
 )
 NO_NUMBER = ("processes", "worker_timeout")  # keys of env that change none
 OF_A_RUN = ("env.num_envs", *(f"env.{key}" for key in NO_NUMBER))  # what may be typed beside run=
@@ -102,7 +102,7 @@ def _of_run(plain: Mapping[str, Any], asked: list[str]) -> dict[str, Any]:
     from hieros_repro import policy
 
     keys = [override.lstrip("+~").partition("=")[0] for override in asked]
-    groups = ("env", "agent", "replay", "determinism", "hardware", "size")
+    groups = ("env", "agent", "replay", "world", "determinism", "hardware", "size")
     foreign = [key for key in keys if key.split(".")[0] in groups and key not in OF_A_RUN]
     if foreign:
         allowed = ", ".join(OF_A_RUN)

@@ -192,7 +192,7 @@ def _merged(stored: dict[str, Any], config: dict[str, Any], asked: list[str]) ->
             source, into = source.get(name, {}), into.setdefault(name, {})
         if last in source:
             into[last] = source[last]
-    for path, (default, value) in _dependents(config, choices(asked)):
+    for path, (default, value) in _dependents(config, asked):
         *parents, last = path.split(".")
         into = functools.reduce(lambda node, name: node.get(name, {}), parents, merged)
         if into.get(last) == default:
@@ -200,10 +200,16 @@ def _merged(stored: dict[str, Any], config: dict[str, Any], asked: list[str]) ->
     return merged
 
 
-def _dependents(config: dict[str, Any], chosen: list[str]) -> list[tuple[str, tuple[Any, Any]]]:
-    """What else is other than by default because of what was typed: values that refer to other values."""
+def _dependents(config: dict[str, Any], asked: list[str]) -> list[tuple[str, tuple[Any, Any]]]:
+    """What else is other than by default because of what was typed: values that refer to other values.
+
+    Another machine by itself is no reason for another size: a size that follows the hardware does so when a run begins.
+    """
     if not GlobalHydra.instance().is_initialized():
         return []
+    sized = any(override.startswith("size=") for override in asked)
+    moved = [override for override in asked if override.startswith("hardware=") and not sized]
+    chosen = [override for override in choices(asked) if not (moved and override.startswith("hardware="))] + moved
     default: Any = OmegaConf.to_container(hydra.compose(config_name="train", overrides=chosen), resolve=True)
     return [(path, pair) for path, pair in differences(default, config).items() if not path.startswith(("run.dir", "sweep."))]
 

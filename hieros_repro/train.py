@@ -62,6 +62,7 @@ def train(config: DictConfig, asked: list[str]) -> float | None:
             with settings.nondeterministic_operations() as operations, made as loop:
                 recorder.opened(loop)
                 log.say(announce.start(start, asked, loop))
+                log.watch(loop.parts.agent.hints())
                 loop.load(state) if state else log.load(None)
                 recorder.loaded(loop)
                 results = recorder.finish(loop, loop.run(), operations)

@@ -1,12 +1,15 @@
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from hieros_repro import announce, build
 from hieros_repro.check import check
 from hieros_repro.command import composer
 from hieros_repro.resume import Start
-from tests.runs import compose, run
+from tests.runs import SHORT_DIRECTOR, compose, run
 
 RESULTS = {"step": 600, "eval/score": 12.34, "eval/score_std": 1.5, "eval/episodes": 3}
 
@@ -66,4 +69,48 @@ def test_the_facts_say_what_the_promise_rests_on(precision, compiled, words):
 
 def test_the_start_says_the_folder_the_parameters_and_the_promise(tmp_path):
     said = (run(tmp_path / "run", "run.steps=70", "run.final_episodes=0") / "console.log").read_text()
-    assert f"run folder  {tmp_path / 'run'}" in said and "parameters  755" in said and "promise     " in said
+    assert f"run folder  {tmp_path / 'run'}" in said and "parameters  755\n" in said and "promise     " in said
+    assert "size        nano\n" in said and "\nmemory      " in said
+
+
+def test_the_start_says_the_parameters_of_every_part(tmp_path):
+    brief = ("run.steps=16", "run.final_episodes=0", "run.checkpoint_every=0")
+    said = (run(tmp_path / "run", *brief, usual=SHORT_DIRECTOR) / "console.log").read_text()
+    line = re.search(
+        r"^parameters +([\d,]+): world ([\d,]+), goals ([\d,]+), worker ([\d,]+), manager ([\d,]+)$", said, re.MULTILINE
+    )
+    total, *parts = (int(number.replace(",", "")) for number in line.groups())
+    assert total == sum(parts) and min(parts) > 0
+
+
+@pytest.mark.parametrize(
+    "typed, name",
+    [
+        ((), "nano"),
+        (("size=12m",), "12m"),
+        (("size=cpu",), "nano"),
+        (("experiment=pinpad_gpu",), "small"),
+        (("experiment=director_paper",), "paper"),
+        (("size.deter=99",), "none of those in conf/size"),
+    ],
+)
+def test_a_size_is_named_by_its_values(typed, name):
+    assert announce.size_name(dict(compose(*typed).size)) == name
+
+
+def test_memory_is_told_part_by_part():
+    """1000 steps of 3 numbers of 4 bytes, an action of 8 and 7 of reward and flags; 2 MiB of networks."""
+    replay = SimpleNamespace(room=lambda steps: steps * (3 * 4 + 8 + 7))
+    agent = SimpleNamespace(state=lambda: {"parameters": {"a": torch.zeros(2**18)}, "optimiser": [torch.zeros(2**18)]})
+    parts = SimpleNamespace(replays={"one": replay, "two": replay}, agent=agent)
+    said = announce._memory(SimpleNamespace(plan=SimpleNamespace(steps=2**20), parts=parts))
+    assert ": replay at the end 54 MB, networks and optimiser 2 MB, the program " in said
+    assert announce._amount(3 * 2**29) == "1.5 GB"
+
+
+def test_a_precision_that_the_cpu_is_slow_in_is_pointed_out_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("hieros_repro.determinism.numerics.fast_bf16", lambda: False)
+    brief = ("run.steps=70", "run.final_episodes=0")
+    for precision, count in (("bf16", 1), ("fp32", 0)):
+        said = (run(tmp_path / precision, *brief, f"hardware.precision={precision}") / "console.log").read_text()
+        assert said.count("warning     hardware.precision=bf16: this CPU has no bfloat16 arithmetic") == count

@@ -14,9 +14,16 @@ CONF = ROOT / "conf"
 NEEDED = {  # what an option cannot be composed without, or takes too much memory without
     "gymnasium": ("env.id=Pendulum-v1",),
     "dqn": ("replay.size=1_000",),
+    "rssm": ("agent=director",),
+    "rssm_block": ("agent=director",),
 }
 CONTINUOUS = {"dmc", "gymnasium", "loconav"}  # as composed here
-ELSEWHERE = {("hardware", "gpu"): "cuda", ("hardware", "tpu"): "tpu"}  # options that need a device
+ELSEWHERE = {  # options that need a device
+    ("hardware", "gpu"): "cuda",
+    ("hardware", "tpu"): "tpu",
+    ("experiment", "director_paper"): "cuda",
+    ("experiment", "pinpad_gpu"): "cuda",
+}
 TINY = ("env.num_envs=2", "run.eval_envs=1")
 
 
@@ -135,7 +142,8 @@ def test_every_agent_is_built_for_every_environment_it_can_act_in(built, agent, 
 
 @pytest.mark.parametrize("option", options("experiment"))
 def test_every_experiment_is_built(built, option):
-    assert built(f"experiment={option}").plan.steps >= 1000
+    here = ["hardware=cpu"] if ("experiment", option) in ELSEWHERE else []
+    assert built(f"experiment={option}", *here).plan.steps >= 1000
 
 
 def test_the_random_agent_runs_the_same_twice(tmp_path):
@@ -163,14 +171,76 @@ def test_a_run_records_the_configuration_it_was_given(tmp_path):
     assert "agent.clip=0.3" in (folder / "overrides.yaml").read_text(encoding="utf8")
 
 
+# Sizes
+
+
+@pytest.mark.parametrize(
+    ("typed", "deter"),
+    [
+        ((), 128),
+        (("hardware=gpu",), 256),
+        (("hardware=tpu",), 256),
+        (("hardware=gpu", "size=nano"), 128),
+        (("size=small",), 256),
+        (("experiment=pinpad_cpu", "hardware=gpu"), 128),  # names a size
+        (("experiment=pinpad_gpu",), 256),  # names hardware
+        (("experiment=pinpad_gpu", "hardware=cpu"), 128),
+        (("experiment=pinpad_gpu", "size=12m"), 2048),
+        (("experiment=director_paper", "hardware=cpu"), 1024),
+    ],
+    ids=str,
+)
+def test_without_a_size_it_is_that_of_the_hardware(typed, deter):
+    assert compose("agent=dreamer", *typed).size.deter == deter
+
+
+@pytest.mark.parametrize(
+    ("size", "values"),
+    [
+        ("1m", {"deter": 512, "units": 64, "head_units": 64, "classes": 4, "depth": 4}),
+        ("12m", {"deter": 2048, "units": 256, "head_units": 256, "classes": 16, "depth": 16}),
+        ("25m", {"deter": 3072, "units": 384, "head_units": 384, "classes": 24, "depth": 24}),
+        ("50m", {"deter": 4096, "units": 512, "head_units": 512, "classes": 32, "depth": 32}),
+        ("100m", {"deter": 6144, "units": 768, "head_units": 768, "classes": 48, "depth": 48}),
+        ("200m", {"deter": 8192, "units": 1024, "head_units": 1024, "classes": 64, "depth": 64}),
+        ("400m", {"deter": 12288, "units": 1536, "head_units": 1536, "classes": 96, "depth": 96}),
+    ],
+)
+def test_sizes_of_dreamer_are_those_published(size, values):
+    found = dict(compose("agent=dreamer", f"size={size}").size)
+    assert values.items() <= found.items() and (found["stoch"], found["layers"]) == (32, 3)
+
+
+def test_the_smallest_dreamer_has_about_as_many_parameters_as_published(built):
+    """0.7 million on 64x64 pictures with 5 actions."""
+    loop = built("agent=dreamer", "env=pinpad", "size=1m", "replay.size=1_000")
+    assert sum(loop.parts.agent.parts().values()) == pytest.approx(0.7e6, rel=0.05)
+
+
+def test_every_size_says_the_same_widths():
+    pages = {option: set(compose(f"size={option}").size) for option in options("size")}
+    assert len(set(map(frozenset, pages.values()))) == 1
+
+
+def test_the_published_director_is_what_its_paper_and_code_say():
+    config = compose("experiment=director_paper", "hardware=cpu")
+    agent, world, size = config.agent, config.world, config.size
+    assert (agent.batch_size, agent.batch_length, agent.imag_horizon, agent.train_ratio) == (16, 64, 16, 64)
+    assert (size.deter, size.units, size.stoch, size.classes, size.depth) == (1024, 1024, 32, 32, 64)
+    assert (world.image_padding, world.image_sigmoid, world.head_units, world.reward_layers) == ("valid", True, 512, 4)
+    assert (agent.goal_reward, agent.goal_on_reset, agent.long_step_reward) == ("renewed", "carried", "mean")
+    assert (config.env.task, config.env.size, config.env.num_envs, config.env.length) == ("three", 64, 4, 2000)
+    assert (agent.optimiser.eps, agent.optimiser.max_grad_norm, agent.optimiser.weight_decay) == (1e-6, 100.0, 0.01)
+
+
 # Meanings
 
 
-def printed(files) -> dict[str, list[str]]:
-    """Key -> every comment that --help prints behind it."""
+def printed(pages) -> dict[str, list[str]]:
+    """Key -> every comment that --help prints behind it. `pages`: files, each with the key below which its own are."""
     found: dict[str, list[str]] = {}
-    for path in files:
-        for key, _, comment in help._keys(path, ""):
+    for path, below in pages:
+        for key, _, comment in help._keys(path, below):
             found.setdefault(key, []).append(comment)
     return found
 
@@ -193,8 +263,12 @@ def test_every_key_of_a_verb_has_its_meaning(name):
 def test_every_key_is_read_by_help(path):
     """What --help reads line by line is what YAML says."""
     content = yaml.safe_load(path.read_text(encoding="utf8")) or {}
-    wanted = {name for name in leaves({k: v for k, v in content.items() if k != "defaults"}) if not name.endswith("_target_")}
-    assert set(printed([path])) == wanted
+    wanted = {
+        name
+        for name in leaves({k: v for k, v in content.items() if k != "defaults"})
+        if not name.endswith(("_target_", "_partial_"))
+    }
+    assert set(printed([(path, "")])) == wanted
 
 
 def leaves(tree: dict, prefix: str = ""):

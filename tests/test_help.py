@@ -11,6 +11,8 @@ from tests.runs import command, compose, environment
 CHOICES = [
     ("train",),
     ("train", "agent=random"),
+    ("train", "agent=director", "size=paper"),
+    ("train", "agent=dreamer"),
     ("train", "env=gymnasium", "env.id=Pendulum-v1"),
     ("train", "log=wandb", "determinism=off", "hardware=gpu", "size=small"),
     ("verify",),
@@ -25,7 +27,7 @@ def leaves(node, prefix=""):
         child = node._get_node(key)
         if OmegaConf.is_dict(child) and not child._is_none() and len(child):
             yield from leaves(child, f"{path}.")
-        elif key != "_target_":
+        elif key not in ("_target_", "_partial_") and child != {}:
             yield path
 
 
@@ -41,9 +43,31 @@ def test_every_key_has_a_line_with_its_meaning(words):
 
 def test_groups_are_listed_with_the_chosen_option_marked():
     text = page("train", "", ["agent=random", "determinism=off"])
-    assert re.search(r"^  agent +dqn  ppo  \[random\]", text, re.MULTILINE)
+    assert re.search(r"^  agent +director  dqn  dreamer  ppo  \[random\]", text, re.MULTILINE)
     assert re.search(r"^  determinism +\[off\]  strict  warn$", text, re.MULTILINE)
     assert "_vector" not in text
+
+
+@pytest.mark.parametrize(
+    "words, marked, width",
+    [
+        ((), r"\[cpu\]  gpu", "128"),
+        (("hardware=gpu",), r"cpu  \[gpu\]", "256"),
+        (("hardware=gpu", "size=paper"), r"cpu  gpu  nano  \[paper\]", "1024"),
+    ],
+)
+def test_the_size_follows_the_hardware_unless_it_is_chosen(words, marked, width):
+    text = page("train", "", list(words))
+    assert re.search(rf"^  size .*  {marked}", text, re.MULTILINE)
+    assert f"  size.deter = {width} " in text
+
+
+def test_the_levels_of_a_hierarchy_have_their_keys_below_their_names():
+    text = page("train", "", ["agent=director"])
+    for key in ("worker.discount = 0.99", "worker.critic.bootstrap = slow", "manager.entropy.high = 100.0"):
+        assert f"  agent.levels.{key} " in text
+    assert "  agent.levels.manager.rewards.novelty = 0.1 " in text and "  world.cell = gru " in text
+    assert "_partial_" not in text and "_director_level" not in text
 
 
 def test_help_shows_the_keys_of_the_groups_that_were_chosen():
@@ -64,11 +88,16 @@ def test_help_answers_without_importing_torch(tmp_path, verb):
 
 @pytest.mark.parametrize(
     ("line", "offered"),
-    [("hieros-train env=", {"env=cartpole", "env=gymnasium"}), ("hieros-train agent.learn", {"agent.learning_rate="})],
+    [
+        ("hieros-train env=", {"env=cartpole", "env=gymnasium"}),
+        ("hieros-train agent=", {"agent=director", "agent=dqn", "agent=dreamer", "agent=ppo", "agent=random"}),
+        ("hieros-train agent.learn", {"agent.learning_rate="}),
+    ],
 )
-def test_tab_completes_options_and_keys(tmp_path, line, offered):
+def test_tab_completes_options_and_keys_but_none_that_is_hidden(tmp_path, line, offered):
     done = subprocess.run(
         command("train", "-sc", "query=bash"), cwd=tmp_path, env=environment(COMP_LINE=line, COMP_POINT=str(len(line))),
         capture_output=True, text=True,
     )  # fmt: skip
     assert offered <= set(done.stdout.split())
+    assert "=_" not in done.stdout

@@ -8,10 +8,12 @@ from subprocess import PIPE, Popen
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 
+from hieros_repro.command import composer
 from hieros_repro.determinism.settings import WORKSPACE
 from hieros_repro.records import Stopped, UserError
-from hieros_repro.resume import spelt_out
+from hieros_repro.resume import _merged, spelt_out
 from hieros_repro.run import checkpoint
 from hieros_repro.run.folder import RunFolder
 from tests.envs import Mortal, chosen
@@ -361,3 +363,33 @@ def test_a_kill_at_any_moment_of_writing_leaves_a_run_that_goes_on(tmp_path, who
         running.kill()
         running.communicate()
     assert_equal(whole, run(tmp_path / "run", *busy, "resume=auto"))
+
+
+# -- Sizes that follow the hardware --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("began", "typed", "hidden"),
+    [
+        ([], ["hardware=gpu"], [64, 64]),  # another machine alone changes no network
+        (["hardware=cpu"], ["hardware=gpu"], [64, 64]),
+        (["hardware=gpu"], ["hardware=cpu"], [256, 256]),
+        (["size=small"], ["hardware=gpu"], [256, 256]),
+        ([], ["hardware=gpu", "size=small"], [256, 256]),
+        (["hardware=gpu"], ["hardware=cpu", "size=nano"], [64, 64]),
+        ([], ["size=small"], [256, 256]),
+    ],
+    ids=str,
+)
+def test_a_branch_on_another_machine_keeps_its_size_unless_another_is_named(tmp_path, began, typed, hidden):
+    (tmp_path / "overrides.yaml").write_text(yaml.safe_dump(began))
+    asked = [f"resume={tmp_path}@0", *typed]
+    before = {key.partition("=")[0]: key for key in began} | {key.partition("=")[0]: key for key in typed}
+    with composer() as compose:
+        stored, config = (
+            OmegaConf.to_container(compose(config_name="train", overrides=list(overrides)), resolve=True)
+            for overrides in (began, before.values())
+        )
+        merged = _merged(stored, config, asked)
+    assert merged["agent"]["hidden"] == merged["size"]["hidden"] == hidden
+    assert merged["hardware"]["device"] == config["hardware"]["device"]

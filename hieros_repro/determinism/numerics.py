@@ -24,7 +24,7 @@ def numerics(device: str, precision: str, compile_mode: str | None, ranks: int) 
         "machine": platform.machine(),
         "blas": _blas(),
         "cpu_level": torch.backends.cpu.get_cpu_capability(),
-        "cpu_amx": _has_amx(),
+        "cpu_amx": "amx_bf16" in _cpu_flags(),
         "device": torch.cuda.get_device_name(device) if cuda else torch.device(device).type,
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
@@ -77,9 +77,16 @@ def _blas() -> str:
     return ", ".join(re.findall(names, torch.__config__.show()))
 
 
-def _has_amx() -> bool:
+def fast_bf16() -> bool:
+    """Whether this machine's CPU is known to multiply in bfloat16 by itself; where nothing is known, that it does."""
+    return not _cpu_flags() or bool(_cpu_flags() & {"amx_bf16", "avx512_bf16", "bf16"})
+
+
+def _cpu_flags() -> frozenset[str]:
+    """What the first core says it can do: x86 calls it flags, ARM features."""
     try:
         with open("/proc/cpuinfo", encoding="utf8") as file:
-            return "amx_bf16" in file.read(20_000)
+            listed = re.search(r"^(?:flags|Features)\s*:(.*)$", file.read(20_000), re.MULTILINE)
     except OSError:
-        return False
+        return frozenset()
+    return frozenset(listed[1].split()) if listed else frozenset()

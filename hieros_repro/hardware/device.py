@@ -57,6 +57,11 @@ class Hardware:
     def numerics(self) -> dict[str, Any]:
         return numerics.numerics(self.device, self.precision, self.compile, self.ranks)
 
+    def warnings(self) -> Iterator[str]:
+        """What is allowed and probably not meant."""
+        if self.device == "cpu" and self.precision == "bf16" and not numerics.fast_bf16():
+            yield "hardware.precision=bf16: this CPU has no bfloat16 arithmetic (AMX, AVX512-BF16), so fp32 is faster here"
+
     def to_device(self, value: Any) -> Any:
         """numpy arrays and tensors, or nests of them, as tensors on the device. On the CPU nothing is copied."""
         if isinstance(value, np.ndarray):

@@ -1,5 +1,6 @@
 """One log for a run: it writes the JSON lines, and shows every row to the sinks that are switched on."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -7,9 +8,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from hieros_repro.log import jsonl
+from hieros_repro.log.health import Health
 from hieros_repro.log.jsonl import JsonLines
 from hieros_repro.log.video import write_video
-from hieros_repro.records import Episode, Metrics, Tree
+from hieros_repro.records import Episode, Hint, Metrics, Tree
 
 FILES = ("metrics", "timing", "episodes", "ledger")
 
@@ -32,6 +34,12 @@ MEANINGS = {
     "eval/length": "mean length of evaluation episodes",
     "eval/episodes": "number of evaluation episodes",
 }
+
+
+def meaning(name: str, meanings: Mapping[str, str]) -> str | None:
+    """What a metric means: that of its own name, or of a name with <...> for what varies."""
+    varying = (re.sub(r"<\\?\w+>", r"[^/]+", re.escape(known)) for known in meanings)
+    return next((text for text, form in zip(meanings.values(), varying, strict=True) if re.fullmatch(form, name)), None)
 
 
 class Sink(Protocol):
@@ -99,6 +107,11 @@ class Log:
         self.video_format = options.video_format
         self.sinks = options.sinks(folder, config, facts)
         self.files = {name: JsonLines(folder / f"{name}.jsonl") for name in FILES}
+        self.health = Health()
+
+    def watch(self, hints: Sequence[Hint]) -> None:
+        """Says from now on which metrics leave the bands that hints give them."""
+        self.health = Health(hints)
 
     def metrics(self, row: Metrics) -> None:
         """A row of numbers that are functions of (code, config, seed, numerics) alone."""
@@ -107,6 +120,8 @@ class Log:
         self.files["metrics"].flush()
         for sink in self.sinks:
             sink.metrics(plain)
+        for text in self.health.see(plain):
+            self.say(text)
 
     def timing(self, row: Mapping[str, Any]) -> None:
         self.files["timing"].write(dict(row))
@@ -147,6 +162,7 @@ class Log:
         for name, file in self.files.items():
             file.cut(state[name] if state else 0)
         for row in jsonl.read(self.folder / "metrics.jsonl"):
+            self.health.see(row)
             for sink in self.sinks:
                 if getattr(sink, "wants_history", False):
                     sink.metrics(row)

@@ -1,10 +1,15 @@
 """TensorBoard."""
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from hieros_repro.log.base import Silent
+from hieros_repro.log.video import write_video
 
 
 class TensorBoard(Silent):
@@ -32,16 +37,25 @@ class TensorBoard(Silent):
 
     def video(self, step: int, name: str, path: Path) -> None:
         """As an animated image: the writer's own video needs a package that writes nothing in its current version."""
+        from PIL import Image
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        if path.suffix == ".gif":
-            from PIL import Image
-
-            with Image.open(path) as image:
-                width, height = image.size
-            picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
-            summary = Summary(value=[Summary.Value(tag=name, image=picture)])
-            self._writer._get_file_writer().add_summary(summary, step)
+        content = path.read_bytes() if path.suffix == ".gif" else _animated(path)
+        with Image.open(BytesIO(content)) as image:
+            width, height = image.size
+        picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content)
+        summary = Summary(value=[Summary.Value(tag=name, image=picture)])
+        self._writer._get_file_writer().add_summary(summary, step)
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _animated(path: Path) -> bytes:
+    """A film of another format as a gif."""
+    import imageio.v2 as imageio
+
+    reader: Any
+    with imageio.get_reader(path) as reader, TemporaryDirectory() as folder:
+        frames = [np.asarray(frame) for frame in reader]
+        return write_video(Path(folder) / "film", frames, round(reader.get_meta_data()["fps"]), "gif").read_bytes()

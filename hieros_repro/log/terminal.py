@@ -27,6 +27,7 @@ class Lines(Silent):
         self._total = total
         self._quiet = quiet
         self._speed = 0.0
+        self._left: float | None = None  # seconds
 
     def metrics(self, row: Mapping[str, Any]) -> None:
         parts = [f"{min(row['step'] / self._total, 1.0):6.1%}  step {row['step']:>9,}"]
@@ -37,11 +38,11 @@ class Lines(Silent):
             if "episode/score" in row:
                 parts.append(f"score {row['episode/score']:.1f} ({row['episode/count']} episodes)")
             if self._speed:
-                parts.append(f"{self._speed:,.0f} steps/s, {remaining(row['step'], self._total, self._speed)} left")
+                parts.append(f"{self._speed:,.0f} steps/s, {clock(self._left)} left")
         self.say("  ".join(parts))
 
     def timing(self, row: Mapping[str, Any]) -> None:
-        self._speed = row["steps_per_second"]
+        self._speed, self._left = row["steps_per_second"], row.get("seconds_left")
 
     def say(self, text: str) -> None:
         if not self._quiet:
@@ -94,12 +95,11 @@ class Panel(Lines):
         from rich.table import Table
 
         step = self._metrics["step"]
-        left = remaining(step, self._total, self._speed) if self._speed else "?"
         table = Table.grid(padding=(0, 2))
         table.add_column(style="bold", no_wrap=True)
         table.add_column()
         table.add_row("progress", ProgressBar(total=self._total, completed=min(step, self._total), width=40))
-        table.add_row("step", f"{step:,} of {self._total:,}, {left} left, {self._speed:,.0f} steps/s")
+        table.add_row("step", f"{step:,} of {self._total:,}, {clock(self._left)} left, {self._speed:,.0f} steps/s")
         for name, label in (("episode/score", "training score"), ("eval/score", "evaluation")):
             if name in self._metrics:
                 table.add_row(label, f"{self._metrics[name]:.1f}")
@@ -112,7 +112,8 @@ class Panel(Lines):
         return Box(table, title=self._title, title_align="left", expand=False)
 
 
-def remaining(step: int, total: int, speed: float) -> str:
+def clock(seconds: float | None) -> str:
     """Seconds as people say them."""
-    seconds = max(total - step, 0) / max(speed, 1e-9)
+    if seconds is None:
+        return "--:--"
     return time.strftime("%H:%M:%S", time.gmtime(seconds)) if seconds < 86_400 else f"{seconds / 86_400:.1f} days"

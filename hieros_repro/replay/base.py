@@ -106,6 +106,10 @@ class Replay(ABC):
         """About how many bytes of files it will keep."""
         return 0
 
+    def room(self, steps: int) -> int:
+        """About how many bytes of memory it will have taken after that many steps."""
+        return 0
+
     @abstractmethod
     def state(self) -> Tree: ...
 

@@ -59,6 +59,9 @@ class Mixed(Replay):
     def need(self) -> int:
         return self.own.need()
 
+    def room(self, steps: int) -> int:
+        return self.own.room(steps) + self.recorded.room(self.recorded.buffer.steps)
+
     def state(self) -> Tree:
         recorded = self.recorded.selector.state()
         return {**self.own.state(), "dataset": self.source.digest, "episodes": self._episodes(), "recorded": recorded}
@@ -94,7 +97,10 @@ def mixed(
         return own
     source = Dataset.open(dataset)
     if held.memory.refreshed or not held.memory.observes:
-        raise UserError(f"replay.dataset={dataset}: this agent learns from rows that only it can make; use replay.dataset=null")
+        states = f" ({', '.join(held.memory.refreshed)}); use agent.replay_context=0 or" if held.memory.refreshed else "; use"
+        raise UserError(
+            f"replay.dataset={dataset}: this agent learns from rows that only it can make{states} replay.dataset=null"
+        )
     if unlike := differences(source.spaces.plain(), held.spaces.plain()):
         listed = "".join(f"\n  {path}: {then!r} there, {now!r} here" for path, (then, now) in unlike.items())
         raise UserError(f"replay.dataset={dataset}: it was recorded in another environment:{listed}")

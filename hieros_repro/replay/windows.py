@@ -9,7 +9,7 @@ import numpy as np
 
 from hieros_repro.determinism.keys import Key
 from hieros_repro.records import Arrays, Between, Count, Natural, Positive, Request, Rows, Space, Step, Tree, UserError
-from hieros_repro.replay.bank import BANKS
+from hieros_repro.replay.bank import BANKS, Mapped
 from hieros_repro.replay.base import Choice, Held, Once, Replay
 from hieros_repro.replay.buffer import Buffer, Places
 from hieros_repro.replay.filing import Files
@@ -17,6 +17,7 @@ from hieros_repro.replay.selector import Selector
 
 OBS = "obs."
 _MANY = 100  # batches chosen since the last step, some of which nobody needs any more
+_FLAGS = 7  # bytes of a step's reward and flags
 _SHRINKS = 10  # times, at least, that pictures of games shrink when compressed
 
 
@@ -193,10 +194,18 @@ class Windows(Replay):
     # -- State ---------------------------------------------------------------------------------------------------------
 
     def need(self) -> int:
-        shown = sum(_bytes(space) for space in self.spaces.observation.values()) if self.memory.observes else 0
-        rows = self.buffer.streams * self.buffer.steps * (shown + _bytes(self.spaces.action))
+        rows = self.buffer.streams * self.buffer.steps * self._step_bytes()
         compress = self.files is not None and self.files.compress
         return rows // _SHRINKS if compress else rows
+
+    def _step_bytes(self) -> int:
+        """What is shown and done in a step."""
+        shown = sum(_bytes(space) for space in self.spaces.observation.values()) if self.memory.observes else 0
+        return shown + _bytes(self.spaces.action)
+
+    def room(self, steps: int) -> int:
+        rows = 0 if isinstance(self.bank, Mapped) else min(steps, self.bank.count)
+        return rows * (self._step_bytes() + _FLAGS + self.memory.row_bytes)
 
     def state(self) -> Tree:
         if self.files is None:

@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hieros_repro.agent.base import Agent
+from hieros_repro.agent.picture import PLAIN, Row, grid
 from hieros_repro.determinism.keys import Key
 from hieros_repro.env.normalise import Normaliser
 from hieros_repro.env.vector import Seeds, Vector
-from hieros_repro.records import Arrays, Episode, Step
+from hieros_repro.hardware.device import Hardware
+from hieros_repro.records import Arrays, Carry, Episode, Step
 from hieros_repro.stats.normalise import human_normalised
 
 NOISE_BLOCK = 256  # ticks of acting noise drawn at once
+SLOWER = 4  # times: films of short dreams, to be followed by eye
 
 
 class Result(NamedTuple):
@@ -103,26 +106,44 @@ class Evaluator:
             envs.close()
         return Result([episode for done in found for episode in done], self._references)
 
+    def films(
+        self, agent: Agent, normaliser: Normaliser, step: int, batches: Mapping[str, Any], hardware: Hardware
+    ) -> Iterator[tuple[str, list[np.ndarray], int]]:
+        """An episode, and what the agent makes of the batches of its latest update, if there was one: name, frames, how many
+        times slower than usual to show them."""
+        yield "episode", self.film(agent, normaliser, step), 1
+        if batches:
+            noise = hardware.to_device(agent.film_noise(self._key(step, "dream"), batches))
+            for name, frames in agent.films(batches, noise).items():
+                yield name, frames, SLOWER
+
     def film(self, agent: Agent, normaliser: Normaliser, step: int) -> list[np.ndarray]:
-        """The frames of one greedy episode."""
+        """The frames of one greedy episode, beside each the goal the agent acts for there, if it has any."""
         key = self._key(step, "film")
         envs = self._make(lambda env, episode: key(env, episode).seed(), 1, True)
-        frames = []
+        frames, goals = [], []
         try:
-            for row in play(agent, envs, normaliser, NoiseFeed(key("act"), agent, 1), greedy=True):
+            for row, carry in play(agent, envs, normaliser, NoiseFeed(key("act"), agent, 1), greedy=True):
                 frames.append(envs.render(0))
+                goals.append(agent.beside(carry))  # chosen when the row before was seen
                 if row.is_last[0]:
-                    return frames
+                    return [_beside(t, *shown) for t, shown in enumerate(zip(frames, [*goals[1:], goals[-1]], strict=True))]
         finally:
             envs.close()
         raise AssertionError("play() goes on for ever")
 
 
-def play(agent: Agent, envs: Vector, normaliser: Normaliser, noise: NoiseFeed, greedy: bool) -> Iterator[Step]:
-    """Rows of an agent acting for ever, the first included."""
+def _beside(tick: int, frame: np.ndarray, goal: np.ndarray | None) -> np.ndarray:
+    if goal is None:
+        return frame
+    return grid(f"step {tick} of an episode", ["environment", "goal"], [Row("", [frame, goal], [PLAIN, PLAIN])])
+
+
+def play(agent: Agent, envs: Vector, normaliser: Normaliser, noise: NoiseFeed, greedy: bool) -> Iterator[tuple[Step, Carry]]:
+    """Rows of an agent acting for ever, the first included, and what it carries there."""
     now, carry, tick = normaliser(envs.reset(), frozen=True), agent.initial(envs.num_envs), 0
-    yield now
+    yield now, carry
     while True:
         action, carry, _ = agent.act(now, carry, noise(tick), greedy)
         now, tick = normaliser(envs.step(action), frozen=True), tick + 1
-        yield now
+        yield now, carry

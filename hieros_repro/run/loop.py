@@ -15,7 +15,7 @@ from hieros_repro.env.vector import Vector
 from hieros_repro.hardware.device import Hardware
 from hieros_repro.log.base import Log, plain_number
 from hieros_repro.log.tally import Tally
-from hieros_repro.log.timing import Rates, Stopwatch
+from hieros_repro.log.timing import Forecast, Rates, Stopwatch
 from hieros_repro.records import Carry, Diverged, Step, Stopped, Tree
 from hieros_repro.replay.base import Replay
 from hieros_repro.run.evaluation import Evaluator, NoiseFeed, Result
@@ -50,13 +50,15 @@ class Loop:
         self.noise = NoiseFeed(parts.key("act"), parts.agent, parts.envs.num_envs)
         self.pace = Pace(parts.agent.train_ratio)
         self.watch = Stopwatch()
-        self.rates = Rates(self.watch)
+        self.forecast = Forecast(self.watch, plan.steps, plan.episodes_ahead, parts.log.say)
+        self.rates = Rates(self.watch, self.forecast)
         self.step = self.tick = self.update = 0
         self.now: Step | None = None
         self.carry: Carry = None
         self.evaluations: list[list[float]] = []  # [step, mean score], scheduled ones
         self.tally = Tally()
         self._learned: Mapping[str, Any] = {}  # metrics of the latest update
+        self._shown: Mapping[str, Any] = {}  # its batches
         self._looked = {"fingerprint": 0, "log": 0, "eval": 0, "video": 0}  # the step at which each was last done
 
     def run(self) -> Result | None:
@@ -65,6 +67,7 @@ class Loop:
         if self.now is None:
             self._begin(parts.envs.reset())
         self.rates.start(self.step, self.update)
+        self.forecast.start(self.update, learns=bool(parts.replays))
         self._look()  # what was due when the run was stopped
         if 0 < self.step < plan.steps and self.stop():  # what was cut short again is due at this very step
             parts.save(self.step, self.state())
@@ -72,6 +75,7 @@ class Loop:
         while self.step < plan.steps:
             before = self.step
             self._tick()
+            self.forecast.see(self.step, self.update)
             self._look()
             stopping = self.stop()
             if stopping or self.step >= plan.steps or due(before, self.step, plan.checkpoint_every):
@@ -135,6 +139,7 @@ class Loop:
         fingerprint = self.update == 0 or self._due("fingerprint", self.plan.fingerprint_every)
         weights = {name: tensor.clone() for name, tensor in parts.agent.parameters().items()} if fingerprint else {}
         self._learned, write_backs = parts.agent.learn(batches, noise, self.step)
+        self._shown = batches
         self.feed.write_back(ticket, write_backs)
         self.feed.choose_ahead(self.update, ending)
         self.update += 1
@@ -157,9 +162,11 @@ class Loop:
             self._log_row()
         if self._due("eval", plan.eval_every) and not ending:
             self._evaluate_scheduled()
-        if self._due("video", plan.video_every):
-            frames = self.parts.evaluator.film(self.parts.agent, self.parts.normaliser, self.step)
-            self.parts.log.video(self.step, "episode", frames, plan.video_fps)
+        if self._due("video", plan.video_every) or (plan.final_video and ending and self._looked["video"] < self.step):
+            parts = self.parts
+            films = parts.evaluator.films(parts.agent, parts.normaliser, self.step, self._shown, parts.hardware)
+            for name, frames, slower in films:
+                parts.log.video(self.step, name, frames, max(1, plan.video_fps // slower))
             self._looked["video"] = self.step
         self.watch.lap("look")
 
@@ -195,6 +202,7 @@ class Loop:
         if result is not None:
             parts.log.metrics({"step": self.step, **result.metrics()})
         self.watch.lap("evaluate")
+        self.forecast.evaluated(episodes)
         return result
 
     def close(self) -> None:

@@ -26,8 +26,14 @@ class Plan:
     log_every: Every
     fingerprint_every: Every
     video_every: Every
+    final_video: bool
     video_fps: Annotated[int, Between(1, 120)]
     target_score: float | None
+
+    def episodes_ahead(self, step: int) -> int:
+        """Of evaluations that are still due after this step, the final one included."""
+        scheduled = max(0, (self.steps - 1) // self.eval_every - step // self.eval_every) if self.eval_every else 0
+        return scheduled * self.eval_episodes + self.final_episodes
 
 
 def due(before: int, now: int, every: int) -> bool:

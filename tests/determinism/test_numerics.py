@@ -1,9 +1,11 @@
 import platform
 
 import numpy
+import pytest
 import torch
 
-from hieros_repro.determinism.numerics import differences, numerics, version
+import hieros_repro.determinism.numerics as module
+from hieros_repro.determinism.numerics import differences, fast_bf16, numerics, version
 
 
 def test_equal_facts_differ_nowhere():
@@ -45,3 +47,28 @@ def test_another_number_of_threads_is_another_numerics():
 
 def test_a_package_that_is_not_installed_has_no_version():
     assert version("surely-not-installed") is None
+
+
+X86 = "processor\t: 0\nflags\t\t: fpu sse2 {} avx2\nbugs\t: amx_bf16\n\nprocessor\t: 1\n"
+
+
+@pytest.mark.parametrize(
+    "text, fast, amx",
+    [
+        (X86.format("avx512f"), False, False),
+        (X86.format("avx512_bf16"), True, False),
+        (X86.format("amx_bf16 amx_tile"), True, True),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16 i8mm\n", True, False),
+        ("processor\t: 0\nFeatures\t: fp asimd\n", False, False),
+        ("processor\t: 0\n", True, False),  # nothing is known
+    ],
+)
+def test_whether_a_cpu_has_bf16_is_read_from_what_it_says_it_can_do(tmp_path, monkeypatch, text, fast, amx):
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(module, "open", lambda path, **how: (tmp_path / "cpuinfo").open(**how), raising=False)
+    assert (fast_bf16(), numerics("cpu", "fp32", None, 1)["cpu_amx"]) == (fast, amx)
+
+
+def test_where_a_system_says_nothing_of_its_cpu_nothing_is_held_against_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "open", lambda path, **how: (tmp_path / "none").open(**how), raising=False)
+    assert fast_bf16() and not numerics("cpu", "fp32", None, 1)["cpu_amx"]

@@ -15,6 +15,15 @@ def faults(**changes) -> dict[str, str]:
     return {fault.key: fault.problem for fault in Hardware.check(**(CPU | changes))}
 
 
+@pytest.mark.parametrize(
+    "precision, fast, count", [("fp32", False, 0), ("fp32", True, 0), ("bf16", False, 1), ("bf16", True, 0), ("fp16", False, 0)]
+)
+def test_bf16_on_a_cpu_without_it_is_pointed_out(monkeypatch, precision, fast, count):
+    monkeypatch.setattr(device.numerics, "fast_bf16", lambda: fast)
+    assert len(list(Hardware(**(CPU | {"precision": precision})).warnings())) == count
+    assert list(Hardware(**(CPU | {"precision": precision, "device": "cuda"})).warnings()) == []
+
+
 @pytest.fixture
 def only_a_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

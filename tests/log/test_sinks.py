@@ -2,20 +2,30 @@
 
 import os
 import pty
+from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hieros_repro.log import jsonl
-from hieros_repro.log.base import Log, Options, Silent, plain_number
-from hieros_repro.log.terminal import Lines, Panel, remaining, terminal
-from hieros_repro.records import Episode
+from hieros_repro.log.base import Log, Options, Silent, meaning, plain_number
+from hieros_repro.log.terminal import Lines, Panel, clock, terminal
+from hieros_repro.records import Episode, Hint
 from tests.runs import run
 
 CONFIG = {"run": {"steps": 1000}}
 EVALUATION = {"step": 500, "eval/score": 7.25, "eval/score_std": 1.5, "eval/episodes": 4}
-TIMING = {"step": 250, "steps_per_second": 125.0, "share/act": 0.75, "share/env": 0.2, "share/log": 0.001, "memory_mb": 1.0}
+TIMING = {
+    "step": 250,
+    "steps_per_second": 125.0,
+    "seconds_left": 6.0,
+    "share/act": 0.75,
+    "share/env": 0.2,
+    "share/log": 0.001,
+    "memory_mb": 1.0,
+}
 
 
 def options(**changes):
@@ -140,11 +150,47 @@ def test_the_panel_draws_on_a_terminal(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "step, total, speed, words",
-    [(0, 3600, 1.0, "01:00:00"), (0, 86_399, 1.0, "23:59:59"), (0, 129_600, 1.0, "1.5 days"), (10, 5, 1.0, "00:00:00")],
+    "seconds, words",
+    [(3600, "01:00:00"), (86_399, "23:59:59"), (129_600, "1.5 days"), (0, "00:00:00"), (None, "--:--")],
 )
-def test_time_left_is_said_as_people_do(step, total, speed, words):
-    assert remaining(step, total, speed) == words
+def test_time_left_is_said_as_people_do(seconds, words):
+    assert clock(seconds) == words
+
+
+def test_before_learning_began_nobody_knows_what_is_left(tmp_path, capsys):
+    lines = Lines(tmp_path, 1000)
+    lines.timing({name: value for name, value in TIMING.items() if name != "seconds_left"})
+    lines.metrics({"step": 250})
+    lines.close()
+    assert capsys.readouterr().out == " 25.0%  step       250  125 steps/s, --:-- left\n"
+
+
+@pytest.mark.parametrize("mode", ["lines", "panel"])
+def test_a_metric_that_leaves_its_band_is_pointed_out_below_its_row(tmp_path, capsys, mode):
+    log = Log(tmp_path, options(terminal=mode), CONFIG, {})
+    log.watch([Hint("entropy", "it acts at random", high=0.98)])
+    for step, updates, entropy in ((100, 100, 0.99), (600, 600, 0.99), (700, 700, 0.99), (800, 800, 0.99)):
+        log.metrics({"step": step, "updates": updates, "entropy": entropy})
+    log.close()
+    said = (tmp_path / "console.log").read_text().splitlines()
+    assert [line for line in said if "look" in line] == [said[3]] == ["look at entropy = 0.99, above 0.98: it acts at random"]
+    assert "look at entropy = 0.99" in capsys.readouterr().out
+
+
+def test_after_a_resume_what_is_known_to_be_ill_is_not_said_again(tmp_path):
+    for step in (600, 700, 800):
+        log = Log(tmp_path, options(), CONFIG, {})
+        log.watch([Hint("entropy", "it acts at random", high=0.98)])
+        log.load(log.state())
+        log.metrics({"step": step, "updates": step, "entropy": 1.0})
+        log.close()
+    assert (tmp_path / "console.log").read_text().count("look at entropy") == 1
+
+
+def test_the_meaning_of_a_metric_is_that_of_its_name_or_of_one_with_what_varies():
+    meanings = {"a/loss": "one", "a/<name>_loss": "any", "b-<i>/<name>/x": "two"}
+    assert [meaning(name, meanings) for name in ("a/loss", "a/image_loss", "b-3/some/x")] == ["one", "any", "two"]
+    assert [meaning(name, meanings) for name in ("a/_loss", "a/image/c_loss", "b-3/x", "xa/loss")] == [None] * 4
 
 
 # -- TensorBoard ---------------------------------------------------------------------------------------------------------
@@ -192,6 +238,20 @@ def test_tensorboard_shows_a_film(tmp_path):
     (event,) = scalars(tmp_path)[1].Images("episode")
     assert (event.step, event.width, event.height) == (30, 24, 16)
     assert event.encoded_image_string == path.read_bytes() and path == tmp_path / "videos" / "episode-step_30.gif"
+
+
+def test_tensorboard_shows_a_film_of_any_format(tmp_path):
+    pytest.importorskip("imageio_ffmpeg")
+    log = Log(tmp_path, options(tensorboard=True, video_format="mp4"), CONFIG, {})
+    path = log.video(30, "episode", [np.full((16, 24, 3), 40 * i, np.uint8) for i in range(4)], 10)
+    log.close()
+    (event,) = scalars(tmp_path)[1].Images("episode")
+    assert path.suffix == ".mp4" and (event.step, event.width, event.height) == (30, 24, 16)
+    with Image.open(BytesIO(event.encoded_image_string)) as film:
+        assert film.format == "GIF" and film.n_frames == 4
+        for i in range(4):
+            film.seek(i)
+            assert abs(int(np.asarray(film.convert("RGB")).mean()) - 40 * i) < 8 and film.info["duration"] == 100
 
 
 # -- Weights & Biases ----------------------------------------------------------------------------------------------------

@@ -254,3 +254,10 @@ def test_with_another_selector_a_restored_replay_counts_anew(dataset, tmp_path):
     other = mixed(tmp_path / "files", dataset)
     other.load(state)
     assert isinstance(other, Mixed) and drive(other, REQUEST, 40, 60)
+
+
+def test_room_is_taken_by_what_is_recorded_from_the_start(tmp_path, dataset):
+    replay = mixed(tmp_path / "replay", dataset)
+    recorded = sum(array.nbytes for array in replay.recorded.bank.arrays.values())
+    rows = replay.recorded.buffer.steps / replay.recorded.bank.count  # without its slack
+    assert replay.room(0) == pytest.approx(rows * recorded) and replay.room(30) == replay.room(0) + replay.own.room(30)

@@ -387,3 +387,19 @@ def test_the_files_it_will_keep_are_at_most_as_large_as_its_rows(tmp_path):
     """3 environments with 40 steps, each of 2 floats, 12 bytes of a picture and an action of 8."""
     assert windows(tmp_path / "a", compress=False).need() == 3 * 40 * (8 + 12 + 8)
     assert windows(tmp_path / "b").need() == 3 * 40 * (8 + 12 + 8) // 10
+
+
+@pytest.mark.parametrize("memory", [Memory(4), Memory(4, observes=False), Memory(4, ("deter",), row_bytes=12)])
+@pytest.mark.parametrize("place", ["memory", "mapped", "device"])
+def test_the_room_it_says_it_takes_is_what_its_arrays_take(tmp_path, memory, place):
+    """8 bytes of id, 12 of image, 8 of an action, 4 of a reward, 3 flags, and what the agent adds."""
+
+    def rows(tick):
+        return Rows({"action": done(tick), **{name: np.zeros((ENVS, 3), np.float32) for name in memory.refreshed}})
+
+    replay = add(windows(tmp_path, memory=memory, place=place), 0, 50, rows)
+    each = 15 + 20 * memory.observes + memory.row_bytes
+    held = sum(array.nbytes for array in replay.bank.arrays.values())
+    assert held == replay.bank.count * each
+    expected = [0, 0, 0] if place == "mapped" else [0, 60 * each, held]
+    assert [replay.room(steps) for steps in (0, 60, 10_000)] == expected

@@ -4,7 +4,10 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from hieros_repro.check import check
+from hieros_repro.construct import construct
 from hieros_repro.run.schedule import Pace, due
+from tests.runs import compose
 
 
 @pytest.mark.parametrize(
@@ -68,3 +71,23 @@ def test_what_is_owed_survives_a_checkpoint():
     pace.earn(7)
     other.load(pace.state())
     assert other.owed == pace.owed == 7 * Fraction(str(1 / 3)) and all(isinstance(n, int) for n in pace.state())
+
+
+@pytest.mark.parametrize(
+    "every, step, expected",
+    [
+        (300, 0, 3 * 4 + 7),  # at 300, 600 and 900
+        (300, 299, 3 * 4 + 7),
+        (300, 300, 2 * 4 + 7),
+        (300, 950, 7),
+        (250, 0, 3 * 4 + 7),  # at 1000 there is the final one
+        (250, 1000, 7),
+        (250, 1008, 7),  # a tick of 8 steps went past the end
+        (0, 0, 7),
+    ],
+)
+def test_evaluations_that_are_ahead_are_those_still_due_and_the_final_one(every, step, expected):
+    plan = construct(
+        check(compose("run.steps=1000", f"run.eval_every={every}", "run.eval_episodes=4", "run.final_episodes=7"))["run"]
+    )
+    assert plan.episodes_ahead(step) == expected

@@ -48,6 +48,7 @@ class Recorded:
         for tensor, value in zip(self._held, before, strict=True):
             tensor.copy_(value)
         replay = _replayer(tape.notes, self._originals + given, outputs)
+        tape.notes.clear()  # with them goes what the function made on its way
         inputs = [*self._held, *(tensor.detach() for tensor in given)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes and numbers becoming constants, which is what a signature is for
@@ -111,13 +112,22 @@ def _replayer(notes: list[Any], inputs: list[Tensor], outputs: list[Tensor]) -> 
             where = (tensors, {})
         steps.append((func, *where, made))
     last = [place(tensor) for tensor in outputs]
+    ends: list[list[_Slot]] = [[] for _ in steps]  # after which step nobody needs a tensor any more
+    needed = set(last)
+    for number in reversed(range(len(steps))):
+        _, args, kwargs, made = steps[number]
+        touched = {slot for slot in tree_iter((args, kwargs, made)) if type(slot) is _Slot}
+        ends[number] = list(touched - needed)
+        needed |= touched
 
     def replay(*values: Tensor) -> tuple[Tensor, ...]:
         known: dict[int, Tensor] = dict(enumerate(values))
-        for func, args, kwargs, made in steps:
+        for (func, args, kwargs, made), over in zip(steps, ends, strict=True):
             result = func(*_filled(args, known), **dict(zip(kwargs, _filled(kwargs.values(), known), strict=True)))
             tensors = [result] if isinstance(result, Tensor) else [t for t in result if isinstance(t, Tensor)]
             known.update(zip(made, tensors, strict=True))
+            for slot in over:
+                del known[slot]
         return tuple(known[slot] for slot in last)
 
     return replay

@@ -67,11 +67,14 @@ def size_name(values: Mapping[str, Any]) -> str:
 
 def _memory(loop: Loop) -> str:
     """What is known before the first step; batches and what an update computes come on top."""
-    replay = sum(replay.room(loop.plan.steps) for replay in loop.parts.replays.values())
-    parts = {"replay at the end": replay, "networks and optimiser": size(loop.parts.agent.state())}
-    parts["the program"] = round(peak_memory_mb() * 2**20)
+    program = round(peak_memory_mb() * 2**20)  # with the networks, where they are on the host
+    parts = {"the program": program, "replay at the end": sum(r.room(loop.plan.steps) for r in loop.parts.replays.values())}
     listed = ", ".join(f"{name} {_amount(count)}" for name, count in parts.items())
-    return f"{_amount(sum(parts.values()))} besides what updates compute: {listed}"
+    text, device = f"{_amount(sum(parts.values()))} besides what updates compute: {listed}", loop.parts.hardware.device
+    if device == "cpu":
+        return text
+    learned = 3 * size(loop.parts.agent.parameters())  # each with the two moving averages of its optimiser
+    return f"{text}; on {device} networks and optimiser {_amount(learned)}"
 
 
 def _amount(count: int) -> str:

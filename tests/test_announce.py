@@ -98,13 +98,19 @@ def test_a_size_is_named_by_its_values(typed, name):
     assert announce.size_name(dict(compose(*typed).size)) == name
 
 
-def test_memory_is_told_part_by_part():
-    """1000 steps of 3 numbers of 4 bytes, an action of 8 and 7 of reward and flags; 2 MiB of networks."""
+def test_memory_is_told_part_by_part(monkeypatch):
+    """2^20 steps of 3 numbers of 4 bytes, an action of 8 and 7 of reward and flags; on an accelerator 1 MiB of networks and
+    twice that of moving averages; the program is the largest it has been, with networks if they are on the host."""
     replay = SimpleNamespace(room=lambda steps: steps * (3 * 4 + 8 + 7))
-    agent = SimpleNamespace(state=lambda: {"parameters": {"a": torch.zeros(2**18)}, "optimiser": [torch.zeros(2**18)]})
-    parts = SimpleNamespace(replays={"one": replay, "two": replay}, agent=agent)
-    said = announce._memory(SimpleNamespace(plan=SimpleNamespace(steps=2**20), parts=parts))
-    assert ": replay at the end 54 MB, networks and optimiser 2 MB, the program " in said
+    agent = SimpleNamespace(parameters=lambda: {"a": torch.zeros(2**18)})  # no state, which would be copies
+    monkeypatch.setattr(announce, "peak_memory_mb", lambda: 100.0)
+
+    def said(device):
+        parts = SimpleNamespace(replays={"one": replay, "two": replay}, agent=agent, hardware=SimpleNamespace(device=device))
+        return announce._memory(SimpleNamespace(plan=SimpleNamespace(steps=2**20), parts=parts))
+
+    assert said("cpu") == "154 MB besides what updates compute: the program 100 MB, replay at the end 54 MB"
+    assert said("cuda") == said("cpu") + "; on cuda networks and optimiser 3 MB"
     assert announce._amount(3 * 2**29) == "1.5 GB"
 
 

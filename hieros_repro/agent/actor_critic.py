@@ -80,6 +80,6 @@ class Critic(nn.Module):
 
     def loss(self, values: Values, target: Float[Tensor, "t M"]) -> Float[Tensor, "t M"]:
         """Towards the target, and a little towards the slow copy, over the first t states."""
-        steps = len(target)
-        loss = self.net.loss(values.outputs[:steps], target)
-        return loss + self.slow_weight * self.net.loss(values.outputs[:steps], values.slow[:steps])
+        outputs = values.outputs[: len(target)]
+        loss = self.net.loss(outputs, target)
+        return loss + self.slow_weight * self.net.loss(outputs, values.slow[: len(target)]) if self.slow_weight else loss

@@ -82,6 +82,7 @@ class Goals(Code):
         classes: Annotated[int, Between(2)],
         layers: Natural,
         units: Count,
+        scale: Positive,
         kl: Callable[..., Weight],
         kl_aim: Positive,
     ):
@@ -90,10 +91,10 @@ class Goals(Code):
         self.shape = (codes, classes)
         self.encoder, self.encoder_out = (
             MLP(width, layers, units, style),
-            Affine(units if layers else width, codes * classes, style),
+            Affine(units if layers else width, codes * classes, style, scale=scale),
         )
         self.decoder = MLP(codes * classes, layers, units, style)
-        self.decoder_out = Affine(units if layers else codes * classes, width, style)
+        self.decoder_out = Affine(units if layers else codes * classes, width, style, scale=scale)
         self.kl = kl(kl_aim)
 
     def noise(self, key: Key, rows: int, states: int) -> Arrays:

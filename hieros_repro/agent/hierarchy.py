@@ -10,7 +10,8 @@ One update, from L rows of B windows of past experience:
 All of that is one loss, one gradient and one step, from the parameters as they were before the update.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -34,6 +35,7 @@ from hieros_repro.records import (
     Arrays,
     Carry,
     Count,
+    Fault,
     Fraction,
     Hint,
     Memory,
@@ -44,7 +46,6 @@ from hieros_repro.records import (
     Spaces,
     Step,
     Tree,
-    UserError,
 )
 from hieros_repro.world.base import Latent, World
 from hieros_repro.world.base import Rows as WorldRows
@@ -99,7 +100,6 @@ class Hierarchy(Agent):
         widths = [model.feature + code.width for _ in names[1:]] + [model.feature]  # nobody tells the highest anything
         stack = [make(*parts, style, actor_entropy) for make, *parts in zip(levels.values(), widths, acts, strict=True)]
         self.who = Stack(model, code, stack, subactor_update_every)
-        self._check(names)
         self.net = nn.ModuleDict({"world": model, "goals": code} | dict(zip(names, stack, strict=True)))
         fill(self.net, key)
         self.net.to(hardware.device)
@@ -115,28 +115,27 @@ class Hierarchy(Agent):
         self.update = hardware.recorded(self._update, acting + learning)
         self._first: dict[str, Mapping[str, Tensor]] = {}
 
-    def _check(self, names: list[str]) -> None:
+    @classmethod
+    def check(cls, *, levels: Mapping[str, Any], goals: Any, **values: Any) -> Iterator[Fault]:
         """What the parts can be of use to each other for."""
-        who, top = self.who, len(self.who.levels) - 1
-        if {"world", "goals"} & set(names):
-            raise UserError(f"agent.levels: no level may be named world or goals, and they are {', '.join(names)}")
-        if self.imag_horizon % who.clock**top:
-            raise UserError(
-                f"agent.imag_horizon={self.imag_horizon}: {names[top]!r} acts every {who.clock**top} steps, and a dream holds "
-                f"a whole number of them, e.g. {-(-self.imag_horizon // who.clock**top) * who.clock**top}"
+        if values["min_std"] > values["max_std"]:
+            yield Fault(
+                "min_std", f"{values['min_std']} is more than max_std={values['max_std']}, the upper end of the deviation"
             )
-        for i, (name, level) in enumerate(zip(names, who.levels, strict=True)):
-            known = ["extrinsic", *(["novelty"] if who.goals.width else []), *(["goal"] if i < top else [])]
-            for reward in sorted(set(level.weights) - set(known)):
-                raise UserError(f"agent.levels.{name}.rewards.{reward}: this level knows {', '.join(known)}")
-            whole = self.starts == self.batch_size * self.batch_length
-            if level.replay_value and (top or not whole or "extrinsic" not in level.weights):
-                raise UserError(
-                    f"agent.levels.{name}.replay_value={level.replay_value}: values of replayed rows need an agent of one "
-                    "level that learns from extrinsic reward, and a dream from every row (agent.imag_starts=null)"
-                )
-            if level.replay_value and self.batch_length < 2:
-                raise UserError(f"agent.batch_length=1: agent.levels.{name}.replay_value needs windows of 2 rows or more")
+        if not levels:
+            yield Fault("levels", "there is none, and an agent needs one or more")
+            return
+        top, horizon, coded = len(levels) - 1, values["imag_horizon"], isinstance(goals, Mapping) and "codes" in goals
+        period = values["subactor_update_every"] ** top
+        if horizon % period:
+            whole = f"{list(levels)[top]!r} acts every {period} steps, and a dream holds a whole number of them"
+            yield Fault("imag_horizon", f"{horizon}: {whole}, e.g. {-(-horizon // period) * period}")
+        if top and not coded:
+            yield Fault("goals", "levels tell each other goals, so more than one needs hieros_repro.agent.goal.Goals")
+        for i, (name, level) in enumerate(levels.items()):
+            known = ["extrinsic", *(["novelty"] if coded else []), *(["goal"] if i < top else [])]
+            of_level = _faults(name, level, known, _unfit_to_replay(level, single=not top, **values))
+            yield from (Fault(".".join(("levels", str(name), *path)), problem) for path, problem in of_level)
 
     def _groups(self, names: list[str], behaviour: float) -> dict[str, Group]:
         """What is clipped together and learns at one rate, by its path in the network."""
@@ -247,7 +246,7 @@ class Hierarchy(Agent):
         for critic, mix in zip(self.critics, mixes.unbind(0), strict=True):
             critic.slow.follow(mix)
         metrics |= {f"{place}_grad_norm": norm for place, norm in zip(self.places, norms.unbind(0), strict=True)}
-        return {name: value.detach() for name, value in metrics.items()}, gradient, self._refreshed(batch, latent)
+        return {name: value.detach() for name, value in metrics.items()}, gradient, self._refreshed(latent)
 
     def _loss(self, batch: dict[str, Any], noise: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor], Latent]:
         """The sum of everything that is learned; what it consists of; the states that were seen."""
@@ -265,17 +264,20 @@ class Hierarchy(Agent):
                 views = trajectories(who, dream, went_on, noise["goals"], self.renewed, self.mean)
             judged = [level.judge(view) for level, view in zip(who.levels, views, strict=True)]
             losses = [*world.values(), *goals.values(), *(loss for j in judged for loss in (j.actor, j.critic))]
+            real_loss = {}
             for level, j in zip(who.levels, judged, strict=True):
                 if level.replay_value:
                     real = Replayed(seen.latent.feature, rows.reward, rows.is_last, rows.is_terminal)
                     boot = j.returns["extrinsic"][0].view_as(rows.reward)
-                    losses.append(level.replay_loss(real, boot, who.world.continue_target))
+                    real_loss["replay_value_loss"] = level.replay_loss(real, boot, who.world.continue_target)
         metrics = {"Subactor-0/wm_loss": torch.stack(list(world.values())).sum()}
-        metrics |= {f"Subactor-0/{name}": value for name, value in {**world, **goals, **who.world.account(seen)}.items()}
+        metrics |= {
+            f"Subactor-0/{name}": value for name, value in {**world, **goals, **real_loss, **who.world.account(seen)}.items()
+        }
         for i, j in enumerate(judged):
             own = {"actor_loss": j.actor, "critic_loss": j.critic, **j.metrics}
             metrics |= {f"Subactor-{i}/{name}": value for name, value in own.items()}
-        return torch.stack(losses).sum(), metrics, seen.latent.detach()
+        return torch.stack([*losses, *real_loss.values()]).sum(), metrics, seen.latent.detach()
 
     def _rows(self, batch: dict[str, Any]) -> tuple[WorldRows, Latent]:
         """Time first, and with the action that led to each row; the state before the first of them."""
@@ -288,12 +290,11 @@ class Hierarchy(Agent):
         start = world.restored({name: batch[name] for name in world.remembers}) if context else world.initial(len(acted))
         return WorldRows(obs, before.transpose(0, 1), *flags), start
 
-    def _refreshed(self, batch: dict[str, Any], latent: Latent) -> dict[str, Tensor]:
-        """The states of a batch's rows, as the replay keeps them; that of the row before the first stays."""
+    def _refreshed(self, latent: Latent) -> dict[str, Tensor]:
+        """The states of a batch's rows, as the replay keeps them; not of the row before the first, which was only looked up."""
         if not self.context:
             return {}
-        fresh = self.who.world.stored(latent)
-        return {name: torch.cat([batch[name].unsqueeze(1), value.transpose(0, 1)], 1) for name, value in fresh.items()}
+        return {name: value.transpose(0, 1) for name, value in self.who.world.stored(latent).items()}
 
     # -- Looking -------------------------------------------------------------------------------------------------------
 
@@ -320,7 +321,7 @@ class Hierarchy(Agent):
         return {name: count for name, count in counts.items() if count}
 
     def hints(self) -> Sequence[Hint]:
-        return hints(self.who)
+        return hints(self.who, self.mean)
 
     def trace(self) -> dict[str, Mapping[str, Any]]:
         return self._first
@@ -348,3 +349,35 @@ def _place(path: str, names: list[str]) -> str:
     if head not in names:
         return "Subactor-0/" + {"world": "wm", "goals": "subgoal"}[head]
     return f"Subactor-{names.index(head)}/" + ("actor" if rest == ["actor"] else f"{rest[1]}_critic")
+
+
+# -- Faults of a configuration ---------------------------------------------------------------------------------------------
+
+
+def _faults(name: Any, level: Any, known: Sequence[str], unfit: str | None) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Of one level, by the path within its node."""
+    if not isinstance(name, str) or "." in name or name in ("world", "goals") or hasattr(nn.ModuleDict(), name):
+        yield (), "no level may be named so; any other word will do"
+    if not isinstance(level, Mapping) or "_target_" not in level:
+        yield (), "a level with a _target_ is needed"
+        return
+    for reward in sorted(reward for reward, weight in (level.get("rewards") or {}).items() if weight and reward not in known):
+        near = difflib.get_close_matches(reward, known, n=1, cutoff=0.5)
+        yield ("rewards", reward), f"this level knows {', '.join(known)}" + (f"; did you mean {near[0]}?" if near else "")
+    if unfit:
+        yield ("replay_value",), f"{level['replay_value']}: {unfit}"
+
+
+def _unfit_to_replay(
+    level: Any, single: bool, batch_size: int, batch_length: int, imag_starts: int | None, **others: Any
+) -> str | None:
+    """Why a level cannot learn values of replayed rows, if it is to."""
+    if not isinstance(level, Mapping) or not level.get("replay_value"):
+        return None
+    whole = imag_starts is None or imag_starts >= batch_size * batch_length
+    if not (single and whole and (level.get("rewards") or {}).get("extrinsic")):
+        return (
+            "values of replayed rows need an agent of one level that learns from extrinsic reward, and a dream from every row "
+            "(agent.imag_starts=null)"
+        )
+    return "values of replayed rows need windows of 2 rows or more (agent.batch_length)" if batch_length < 2 else None

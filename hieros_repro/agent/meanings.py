@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from hieros_repro.agent.dream import Stack
 from hieros_repro.agent.goal import Goals
 from hieros_repro.records import Hint
+from hieros_repro.world.rssm import RSSM
 
 MEANINGS = {
     # the world model
@@ -30,6 +31,7 @@ MEANINGS = {
     "Subactor-<i>/entropy_weight": "the weight with which entropy is rewarded, mean over the parts of an action",
     "Subactor-<i>/advantage": "mean size of the advantages before they are brought to one scale",
     "Subactor-<i>/actor_grad_norm": "norm of the policy's gradient before clipping",
+    "Subactor-<i>/replay_value_loss": "loss of the critic on replayed rows, weighted",
     # every reward of a level: extrinsic, goal, novelty
     "Subactor-<i>/<reward>_reward": "mean reward per action of this level in dreams",
     "Subactor-<i>/<reward>_return": "mean lambda-return of that reward in dreams",
@@ -37,19 +39,23 @@ MEANINGS = {
     "Subactor-<i>/<reward>_return_scale": "what its returns are divided by",
     "Subactor-<i>/<reward>_critic_grad_norm": "norm of its critic's gradient before clipping",
     # every observation
-    "Subactor-0/<observation>_loss": "squared error of the reconstructed observation, summed over its elements",
+    "Subactor-0/<observation>_loss": "squared error of the reconstructed observation, summed over its elements; images by "
+    "world.image_scale, anything else as symlog x",
 }
 
 
-def hints(who: Stack) -> tuple[Hint, ...]:
-    """What to look at, as far as these levels can show it."""
-    return (*_of_world(), *_of_goals(who), *_of_levels(who))
+def hints(who: Stack, mean: bool) -> tuple[Hint, ...]:
+    """What to look at, as far as these levels can show it. `mean`: a long step's reward is the mean over its steps."""
+    return (*_of_world(who), *_of_goals(who), *_of_levels(who, mean))
 
 
-def _of_world() -> Iterator[Hint]:
+def _of_world(who: Stack) -> Iterator[Hint]:
     collapsed = "the posterior has collapsed: the latent says nothing of what is seen"
     blind = "the world model does not learn to see; try another world.image_scale or learning rate"
-    yield Hint("Subactor-0/kl", collapsed, low=0.1, per="Subactor-0/kl_weight")
+    least = who.world.least_kl if isinstance(who.world, RSSM) else 0.0
+    if least:
+        collapsed += ", or nothing is left that could not be foretold (no row's KL exceeds world.free_nats)"
+    yield Hint("Subactor-0/kl", collapsed, low=1.01 * least or 0.1, per="Subactor-0/kl_weight")
     yield Hint("Subactor-0/image_loss", blind, falls=0.9)
 
 
@@ -63,10 +69,12 @@ def _of_goals(who: Stack) -> Iterator[Hint]:
         yield Hint("Subactor-0/subgoal_kl", far, high=kl.high * kl.aim * 1.1)
 
 
-def _of_levels(who: Stack) -> Iterator[Hint]:
+def _of_levels(who: Stack, mean: bool) -> Iterator[Hint]:
     for i, level in enumerate(who.levels):
         if "goal" in level.weights:
-            yield Hint(f"Subactor-{i}/goal_reward", "goals are not reached (0.32 to 0.46 is healthy)", low=0.23)
+            steps = 1 if mean else who.clock**i  # over which the reward of one of its actions is summed
+            healthy = f"{0.32 * steps:.3g} to {0.46 * steps:.3g} is healthy"
+            yield Hint(f"Subactor-{i}/goal_reward", f"goals are not reached ({healthy})", low=0.23 * steps)
         if level.entropy.adaptive:
             yield Hint(f"Subactor-{i}/entropy", "it nearly always does the same", low=0.1)
             # Of levels above the lowest runs that went well had 0.97 to 0.99 in their first 1,300 updates.

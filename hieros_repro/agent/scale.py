@@ -1,9 +1,13 @@
 """Running scales of returns and advantages, so that one entropy weight and one learning rate suit rewards of any size."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
-from hieros_repro.records import Fraction, Positive
+from hieros_repro.records import Between, Fraction, Positive
+
+Decay = Annotated[float, Between(0, 0.999999)]
 
 
 class Unscaled(nn.Module):
@@ -27,7 +31,7 @@ class Deviation(nn.Module):
     variance: Tensor
     rest: Tensor
 
-    def __init__(self, *, decay: Fraction, floor: Positive):
+    def __init__(self, *, decay: Decay, floor: Positive):
         super().__init__()
         self.decay, self.floor = decay, floor
         self.register_buffer("mean", torch.tensor(0.0))
@@ -51,7 +55,7 @@ class Percentiles(nn.Module):
     low: Tensor
     high: Tensor
 
-    def __init__(self, *, decay: Fraction, lower: Fraction, upper: Fraction, floor: Positive):
+    def __init__(self, *, decay: Decay, lower: Fraction, upper: Fraction, floor: Positive):
         super().__init__()
         self.decay, self.shares, self.floor = decay, (lower, upper), floor
         self.register_buffer("low", torch.tensor(0.0))

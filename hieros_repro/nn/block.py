@@ -71,7 +71,8 @@ class Affine(Fillable):
 
 
 class BlockAffine(Fillable):
-    """x in G groups, each with an affine map of its own: y_g = x_g W_g + b_g."""
+    """x in G groups, each with an affine map of its own: y_g = x_g W_g + b_g. Its first weights have the size of those of one
+    map of everything (as DreamerV3's), so outputs start out small."""
 
     def __init__(self, inputs: int, outputs: int, groups: int, style: Style):
         super().__init__()
@@ -83,7 +84,8 @@ class BlockAffine(Fillable):
 
     def fill(self, key: Key) -> None:
         groups, inputs, outputs = self.weight.shape
-        self.weight.copy_(initial(key, (groups, inputs, outputs), (inputs, outputs), self.style, 1.0))
+        fans = (groups * inputs, groups * outputs)
+        self.weight.copy_(initial(key, (groups, inputs, outputs), fans, self.style, 1.0))
         _clear(self.bias)
 
     def grouped(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "G N P"]:

@@ -19,6 +19,10 @@ class Places(NamedTuple):
         """All steps of the windows that start here: (B, L)."""
         return Places(self.stream[:, None], self.at[:, None] + np.arange(length))
 
+    def last(self, count: int) -> "Places":
+        """Of windows: their last steps."""
+        return Places(self.stream, self.at[:, -count:])
+
     def only(self, chosen: np.ndarray) -> "Places":
         return Places(self.stream[chosen], self.at[chosen])
 

@@ -171,8 +171,9 @@ class Windows(Replay):
         return np.array([self._unseen.popleft() for _ in range(min(most, len(self._unseen)))], np.int64)
 
     def write_back(self, places: Tree, values: Any) -> None:
-        """Values for every step of the windows that an update was shown; a later row wins over an earlier one."""
-        steps = Places.of(places).spread(self.memory.length)
+        """Values (B, n, ...) for the last n steps of the windows that an update was shown; a later row wins over an earlier."""
+        rows = len(next(iter(values.values()))[0]) if values else self.memory.length
+        steps = Places.of(places).spread(self.memory.length).last(rows)
         kept = self.buffer.kept(steps)
         slots = self.buffer.slots(steps)[kept]
         _, last = np.unique(slots[::-1], return_index=True)

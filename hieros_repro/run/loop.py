@@ -162,13 +162,18 @@ class Loop:
             self._log_row()
         if self._due("eval", plan.eval_every) and not ending:
             self._evaluate_scheduled()
-        if self._due("video", plan.video_every) or (plan.final_video and ending and self._looked["video"] < self.step):
+        due_now = self._due("video", plan.video_every) and (ending or not self._awaits_batch())
+        if due_now or (plan.final_video and ending and self._looked["video"] < self.step):
             parts = self.parts
             films = parts.evaluator.films(parts.agent, parts.normaliser, self.step, self._shown, parts.hardware)
             for name, frames, slower in films:
                 parts.log.video(self.step, name, frames, max(1, plan.video_fps // slower))
             self._looked["video"] = self.step
         self.watch.lap("look")
+
+    def _awaits_batch(self) -> bool:
+        """Whether an agent with films of its batches had some before the run was resumed, and none since."""
+        return self.update > 0 and not self._shown and type(self.parts.agent).films is not Agent.films
 
     def _due(self, what: str, every: int) -> bool:
         return due(self._looked[what], self.step, every)

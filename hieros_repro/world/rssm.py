@@ -7,7 +7,7 @@ drawn given it. `cell=gru` is that of Director and of DreamerV3's first version,
 What does not depend on the step before is computed for all steps at once, outside the loop over time.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -20,7 +20,7 @@ from hieros_repro.nn.control import Weight
 from hieros_repro.nn.mlp import ACTIVATIONS, Constant
 from hieros_repro.ops.action import one_hot_mode, straight_through, unimix
 from hieros_repro.ops.divergence import kl
-from hieros_repro.records import Arrays, Between, Count, Fraction, Natural, NonNegative, Positive, Space
+from hieros_repro.records import Arrays, Between, Count, Fault, Fraction, Natural, NonNegative, Positive, Space
 from hieros_repro.world.base import Latent, Observed, Rows, World
 from hieros_repro.world.decoder import Decoder
 from hieros_repro.world.encoder import Encoder
@@ -161,6 +161,25 @@ class RSSM(World):
         self.reward_head = HEADS[reward_head](self.feature, reward_layers, head_units, style, head_scale)
         self.continue_head = Binary(self.feature, continue_layers, head_units, style, head_scale)
         self.kl = kl(kl_aim)
+
+    @classmethod
+    def check(cls, *, cell: str, image_codec: str, deter: int, blocks: int, image_depth: int, **others: Any) -> Iterator[Fault]:
+        """Independent blocks are of one size."""
+        split = [
+            f"{key}={value}" for key, value in (("cell", cell), ("image_codec", image_codec)) if value in ("block", "pooled")
+        ]
+        if split and deter % blocks:
+            whole = -(-deter // blocks) * blocks
+            yield Fault("deter", f"{deter}: with {' and '.join(split)} a multiple of blocks={blocks} is needed, e.g. {whole}")
+        if image_codec == "pooled" and 4 * image_depth % blocks:
+            yield Fault(
+                "image_depth", f"{image_depth}: image_codec=pooled needs 4 times it to be a multiple of blocks={blocks}"
+            )
+
+    @property
+    def least_kl(self) -> float:
+        """What KL / its weight is where no row's exceeds the free nats."""
+        return (self.dynamics_scale + self.representation_scale) * self.free_nats
 
     # -- States --------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ HALF = math.log(3.0)  # log-odds of 3/4
 
 
 def goals(width: int = 6, codes: int = 3, classes: int = 4, layers: int = 1, kl=FIXED, aim: float = 0.5) -> Goals:
-    made = Goals(width, STYLE, codes=codes, classes=classes, layers=layers, units=8, kl=kl, kl_aim=aim)
+    made = Goals(width, STYLE, codes=codes, classes=classes, layers=layers, units=8, scale=1.0, kl=kl, kl_aim=aim)
     fill(made, Key(4)("init"))
     return made
 

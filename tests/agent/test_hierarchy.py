@@ -1,3 +1,4 @@
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -10,13 +11,13 @@ from hieros_repro.check import check
 from hieros_repro.determinism.fingerprint import digest_tree
 from hieros_repro.determinism.keys import Key
 from hieros_repro.hardware.device import Hardware
-from hieros_repro.records import Space, Spaces, UserError
+from hieros_repro.records import ConfigError, Space, Spaces, UserError
 from hieros_repro.run import checkpoint
 from tests.agent import making
 from tests.agent.contract import VIEWS, AgentContract
-from tests.agent.dreaming import director, drawn, dreamer, floats, lived, three, update
+from tests.agent.dreaming import director, drawn, dreamer, floats, lived, settings, three, update
 from tests.agent.making import ACTIONS, ONE_ACTION, VECTOR, hardware
-from tests.runs import compose
+from tests.runs import SHORT_DIRECTOR, compose, run
 
 RECORDED = Hardware(device="cpu", precision="fp32", threads=1, compile="record", ranks=1)
 BOTH = pytest.mark.parametrize("make", [director, dreamer])
@@ -35,26 +36,59 @@ class TestDreamer(AgentContract):
 # -- What cannot be ------------------------------------------------------------------------------------------------------
 
 
+def faults(agent, *changes):
+    with pytest.raises(ConfigError) as caught:
+        settings(agent, *changes)
+    return {fault.key: fault.problem for fault in caught.value.faults}
+
+
 @pytest.mark.parametrize(
-    ("make", "changes", "fault"),
+    ("agent", "changes", "key", "problem"),
     [
-        (director, ["agent.imag_horizon=5"], r"agent.imag_horizon=5: 'manager' acts every 2 steps.* e.g. 6$"),
-        (director, ["agent.subactor_update_every=3"], r"'manager' acts every 3 steps.* e.g. 6$"),
+        ("director", ["agent.imag_horizon=5"], "imag_horizon", r"5: 'manager' acts every 2 steps.* e.g. 6$"),
+        ("director", ["agent.subactor_update_every=3"], "imag_horizon", r"4: 'manager' acts every 3 steps.* e.g. 6$"),
         (
-            director,
-            ["+agent.levels.worker.rewards.curiosity=1.0"],
-            r"rewards.curiosity: this level knows extrinsic, novelty, goal",
+            "director",
+            ["+agent.levels.worker.rewards.gaol=1.0"],
+            "levels.worker.rewards.gaol",
+            r"this level knows extrinsic, novelty, goal; did you mean goal\?$",
         ),
-        (director, ["+agent.levels.manager.rewards.goal=1.0"], r"levels.manager.rewards.goal: .*knows extrinsic, novelty$"),
-        (dreamer, ["+agent.levels.actor.rewards.goal=1.0"], r"levels.actor.rewards.goal: this level knows extrinsic$"),
-        (dreamer, ["+agent.levels.actor.rewards.novelty=1.0"], r"levels.actor.rewards.novelty: this level knows extrinsic$"),
-        (dreamer, ["agent.imag_starts=7"], "levels.actor.replay_value=0.3: .*a dream from every row"),
-        (director, ["agent.levels.manager.replay_value=0.5"], "levels.manager.replay_value=0.5: .*an agent of one level"),
+        ("director", ["+agent.levels.manager.rewards.goal=1.0"], "levels.manager.rewards.goal", "knows extrinsic, novelty$"),
+        ("dreamer", ["+agent.levels.actor.rewards.goal=1.0"], "levels.actor.rewards.goal", "knows extrinsic$"),
+        ("dreamer", ["+agent.levels.actor.rewards.novelty=1.0"], "levels.actor.rewards.novelty", "knows extrinsic$"),
+        ("dreamer", ["agent.imag_starts=7"], "levels.actor.replay_value", "0.3: .*a dream from every row"),
+        ("dreamer", ["agent.levels.actor.rewards.extrinsic=0"], "levels.actor.replay_value", "learns from extrinsic reward"),
+        ("dreamer", ["agent.batch_length=1"], "levels.actor.replay_value", "0.3: .*windows of 2 rows or more"),
+        ("director", ["agent.levels.manager.replay_value=0.5"], "levels.manager.replay_value", "0.5: .*an agent of one level"),
+        ("dreamer", ["~agent.levels.actor"], "levels", "there is none"),
+        ("dreamer", ["agent.levels.actor=null"], "levels.actor", "a _target_ is needed"),
+        ("dreamer", ["+agent.levels.train=${agent.levels.actor}"], "levels.train", "no level may be named so"),
+        ("dreamer", ["+agent.levels.goals=${agent.levels.actor}"], "levels.goals", "no level may be named so"),
+        ("dreamer", ["+agent.levels.above=${agent.levels.actor}"], "goals", "levels tell each other goals"),
+        ("director", ["agent.min_std=2.0"], "min_std", "2.0 is more than max_std=1.0"),
     ],
 )
-def test_what_does_not_fit_together_is_refused_by_its_key(make, changes, fault):
-    with pytest.raises(UserError, match=fault):
-        make(ONE_ACTION, *changes)
+def test_what_does_not_fit_together_is_a_fault_of_its_key(agent, changes, key, problem):
+    found = faults(agent, *changes)
+    assert re.search(problem, found[f"agent.{key}"]), found
+
+
+def test_everything_that_does_not_fit_together_is_told_at_once():
+    changes = (
+        "agent.imag_horizon=5",
+        "agent.min_std=2.0",
+        "+agent.levels.worker.rewards.a=1",
+        "+agent.levels.worker.rewards.b=1",
+    )
+    rewards = {f"agent.levels.worker.rewards.{name}" for name in "ab"}
+    assert set(faults("director", *changes)) == {"agent.imag_horizon", "agent.min_std"} | rewards
+
+
+def test_what_does_not_fit_together_leaves_no_run_folder(tmp_path):
+    for wrong in ("agent.imag_horizon=5", "agent.min_std=2.0", "world.blocks=3 world.cell=block"):
+        with pytest.raises(ConfigError):
+            run(tmp_path / "run", *wrong.split(), usual=SHORT_DIRECTOR)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_levels_need_goals_to_tell():

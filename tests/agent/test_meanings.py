@@ -8,6 +8,7 @@ from hieros_repro.agent.meanings import MEANINGS, hints
 from hieros_repro.check import check
 from hieros_repro.log import base as log
 from hieros_repro.log import jsonl
+from hieros_repro.log.health import Health
 from tests.runs import SHORT_DIRECTOR, SHORT_DREAMER, compose, run
 
 BRIEF = ("run.steps=120", "run.eval_every=0", "run.final_episodes=0", "run.checkpoint_every=0")
@@ -82,9 +83,32 @@ def test_what_is_not_steered_has_no_band():
     assert not {"Subactor-0/subgoal_kl", "Subactor-1/entropy"} & {hint.metric for hint in fixed.hints()}
 
 
+def stack(*rewards):
+    """Levels by their reward, each of whose actions lasts as long as three of the level below."""
+    levels = [SimpleNamespace(weights={reward: 1.0}, entropy=SimpleNamespace(adaptive=False)) for reward in rewards]
+    return SimpleNamespace(world=None, goals=None, levels=levels, clock=3)
+
+
 def test_a_level_that_is_not_told_goals_has_no_goal_to_miss():
-    level = SimpleNamespace(weights={"extrinsic": 1.0}, entropy=SimpleNamespace(adaptive=False))
-    assert all("goal" not in hint.metric for hint in hints(SimpleNamespace(goals=None, levels=[level])))
+    assert all("goal" not in hint.metric for hint in hints(stack("extrinsic"), mean=False))
+
+
+@pytest.mark.parametrize(
+    "mean, low, told", [(False, 9 * 0.23, "(2.88 to 4.14 is healthy)"), (True, 0.23, "(0.32 to 0.46 is healthy)")]
+)
+def test_the_band_of_goals_is_that_of_as_many_steps_as_are_summed(mean, low, told):
+    found = {hint.metric: hint for hint in hints(stack("goal", "extrinsic", "goal"), mean)}
+    assert found["Subactor-0/goal_reward"].low == 0.23 and "(0.32 to 0.46 is healthy)" in found["Subactor-0/goal_reward"].text
+    assert found["Subactor-2/goal_reward"].low == pytest.approx(low) and told in found["Subactor-2/goal_reward"].text
+
+
+@pytest.mark.parametrize("overrides, low", [((), 1.111), (("world.free_nats=0.0",), 0.1), (("world.free_nats=2.0",), 2.222)])
+def test_a_collapse_is_seen_through_free_nats(overrides, low):
+    """No row's KL exceeds the free nats: (1 + 0.1) free; a hundredth above that is still as good as none."""
+    [kl] = [hint for hint in hierarchy("dreamer", *overrides).hints() if hint.metric == "Subactor-0/kl"]
+    assert kl.low == pytest.approx(low) and "collapsed" in kl.text
+    health, collapsed = Health([kl]), {"Subactor-0/kl": 0.5 * low / 1.01, "Subactor-0/kl_weight": 0.5}
+    assert [len(health.see({"updates": n, **collapsed})) for n in (501, 502)] == [0, 1]
 
 
 def test_the_parts_of_an_agent_are_all_of_it():

@@ -63,8 +63,24 @@ def test_what_is_to_fall_is_compared_with_what_it_first_was(value, count):
     assert len(found) == count and all(", at first 100: it does not learn to see" in line for line in found)
 
 
-def test_what_was_never_seen_early_is_not_compared():
-    assert lasting([IMAGE], image_loss=5.0) == []
+@pytest.mark.parametrize("value, said", [(95.0, True), (80.0, False)])
+def test_what_was_first_seen_late_is_compared_with_that(value, said):
+    health = Health([IMAGE])
+    assert health.see(row(900, image_loss=100.0)) == []
+    found = health.see(row(1400, image_loss=value)) + health.see(row(1500, image_loss=value))
+    assert ["at first 100:" in line for line in found] == [True] * said
+
+
+def test_it_is_given_time_to_fall():
+    health = Health([IMAGE])
+    said = [len(health.see(row(updates, image_loss=100.0))) for updates in (900, 1000, 1399, 1400, 1401)]
+    assert said == [0, 0, 0, 0, 1]
+
+
+def test_the_first_value_stays_whatever_comes_before_it_settles():
+    health = Health([IMAGE])
+    for updates, value in ((100, 100.0), (300, 50.0), (501, 85.0), (502, 85.0)):
+        assert health.see(row(updates, image_loss=value)) == []
 
 
 def test_rows_without_the_metric_or_of_evaluations_say_nothing():

@@ -87,7 +87,7 @@ def test_fan_in_is_a_normal_cut_at_two_deviations():
     ("layer", "fans"),
     [
         (Affine(60, 40, DIRECTOR), 50),
-        (BlockAffine(60, 40, 2, DIRECTOR), 25),  # 30 and 20 in each group
+        (BlockAffine(60, 40, 2, DIRECTOR), 50),  # as one map of everything
         (Convolution(6, 10, 4, DIRECTOR, stride=2, padding=1, bias=False), 8 * 16),
         (Transposed(6, 10, 4, DIRECTOR, stride=2, padding=1, bias=False), 8 * 16),
         (Doubling(6, 10, DIRECTOR, bias=False), 8 * 25),
@@ -102,7 +102,7 @@ def test_every_layer_knows_its_fans(layer, fans):
     ("layer", "fan_in"),
     [
         (Affine(60, 40, DREAMER), 60),
-        (BlockAffine(60, 40, 2, DREAMER), 30),
+        (BlockAffine(60, 40, 2, DREAMER), 60),
         (Convolution(6, 10, 5, DREAMER, stride=1, padding=2, bias=True), 6 * 25),
         (Doubling(6, 10, DREAMER, bias=True), 6 * 25),
     ],

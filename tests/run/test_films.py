@@ -15,6 +15,7 @@ from hieros_repro.hardware.device import Hardware
 from hieros_repro.run import evaluation
 from hieros_repro.run.evaluation import Evaluator
 from tests.runs import facts, run, stopped, unequal_files
+from tests.worlds import world
 
 TINY = (
     "env=pinpad",
@@ -86,6 +87,23 @@ def test_a_run_that_goes_on_films_as_if_it_had_not_been_stopped(plain, tmp_path)
     tiny(folder, "director", *films, "resume=auto")
     assert unequal_files(plain, folder) == [] and facts(plain)["digests"] == facts(folder)["digests"]
     assert f"open_loop-step_{facts(plain)['results']['step']}" in filmed(folder)
+
+
+def test_a_film_that_is_due_when_a_run_goes_on_waits_for_a_batch_to_dream_of(tmp_path):
+    folder = tiny(tmp_path / "run", "dreamer", "run.final_episodes=0")
+    step = facts(folder)["results"]["step"]
+    tiny(folder, "dreamer", "resume=auto", "run.steps=200", "run.final_episodes=0", "run.video_every=100")
+    made = {(name.partition("-")[0], int(name.rpartition("_")[2])) for name in filmed(folder)}
+    [at] = {at for _, at in made if at < 200}
+    assert made >= {("episode", at), ("open_loop", at)} and step < at < step + 10
+
+
+def test_without_films_of_batches_an_episode_is_filmed_at_once(tmp_path):
+    folder = run(tmp_path / "run", *world("Clock"), "run.steps=200", "run.final_episodes=0")
+    step = facts(folder)["results"]["step"]
+    more = ("run.steps=260", "run.final_episodes=0", "run.video_every=150", "log.video_format=gif")
+    run(folder, *world("Clock"), "resume=auto", *more)
+    assert filmed(folder)[0] == f"episode-step_{step}"
 
 
 # -- The goal beside the environment -------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Recurrent state-space models: the contract for both cells, and their equations by hand."""
 
 import math
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -308,3 +309,35 @@ def test_directors_parameters_are_as_many_as_published():
     assert count(world.encoder) == 2_757_504 and count(world.decoder) == 14_229_123
     assert count(world.reward_head) == count(world.continue_head) == 1_839_617
     assert count(world) == 34_317_829
+
+
+# -- What cannot be ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, key, problem",
+    [
+        (
+            ["world=rssm_block", "size.deter=100"],
+            "deter",
+            "100: with cell=block and image_codec=pooled a multiple of blocks=8 is needed, e.g. 104",
+        ),
+        (["world.cell=block", "size.deter=99"], "deter", "99: with cell=block a multiple"),
+        (["world.image_codec=pooled", "size.deter=99"], "deter", "99: with image_codec=pooled a multiple"),
+        (["world.image_codec=pooled", "size.depth=3"], "image_depth", "3: .*4 times it to be a multiple of blocks=8"),
+    ],
+)
+def test_what_cannot_be_split_in_blocks_is_a_fault_of_its_key(changes, key, problem):
+    with pytest.raises(ConfigError) as caught:
+        check(compose("agent=director", *changes))
+    [fault] = caught.value.faults
+    assert fault.key == f"agent.world.{key}" and re.search(problem, fault.problem)
+
+
+def test_a_dense_cell_takes_any_width():
+    assert check(compose("agent=director", "size.deter=99", "size.depth=3"))["agent"]["world"]["deter"] == 99
+
+
+def test_the_least_kl_is_that_of_free_nats_under_both_weights():
+    assert dreamer("world.free_nats=2.0").least_kl == pytest.approx(2.2)  # (1.0 + 0.1) 2
+    assert director().least_kl == 0.0

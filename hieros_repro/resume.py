@@ -1,5 +1,6 @@
 """Which folder a run lives in, what configuration it has, and which checkpoint it starts from."""
 
+import copy
 import datetime
 import fnmatch
 import functools
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
-import yaml
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
@@ -183,7 +183,7 @@ def _branch(parent: Path, step: str, config: dict[str, Any], asked: list[str]) -
 
 def _merged(stored: dict[str, Any], config: dict[str, Any], asked: list[str]) -> dict[str, Any]:
     """The stored configuration with what was typed on top."""
-    merged = yaml.safe_load(yaml.safe_dump(stored))
+    merged = copy.deepcopy(stored)
     for override in asked:
         path = re.split(r"[=@]", override.lstrip("+~"), maxsplit=1)[0].replace("/", ".")
         source, into = config, merged

@@ -1,6 +1,7 @@
 """Runs of agents that dream: the same twice, however they are watched and fed, after every stop and in every verb."""
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from hieros_repro.recording import record
 from hieros_repro.records import Step, UserError
 from hieros_repro.run import checkpoint
 from hieros_repro.run.folder import RunFolder
+from hieros_repro.train import train
 from tests.agent import making
 from tests.agent.dreaming import director, dreamer
 from tests.runs import (
@@ -275,3 +277,11 @@ def test_half_precision_is_the_same_twice_and_after_a_stop(tmp_path, precision):
     assert_equal(alone, again)
     stopped(tmp_path / "run", 45, *half, usual=USUAL["director"])  # ticks: nothing is evaluated
     assert_equal(alone, run(tmp_path / "run", *half, "resume=auto", usual=USUAL["director"]))
+
+
+def test_a_finished_run_is_extended_by_its_name_alone(tmp_path, whole):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    asked = [f"resume={folder}", "run.steps=150"]
+    train(compose(*asked), asked)
+    assert json.loads((folder / "run.json").read_text())["results"]["step"] == 150

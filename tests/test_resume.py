@@ -393,3 +393,9 @@ def test_a_branch_on_another_machine_keeps_its_size_unless_another_is_named(tmp_
         merged = _merged(stored, config, asked)
     assert merged["agent"]["hidden"] == merged["size"]["hidden"] == hidden
     assert merged["hardware"]["device"] == config["hardware"]["device"]
+
+
+def test_what_a_run_stored_keeps_its_order():
+    """The order of an agent's levels is who is above whom."""
+    stored = {"agent": {"levels": {"worker": {"layers": 1}, "manager": {"layers": 2}}}}
+    assert list(_merged(stored, {}, [])["agent"]["levels"]) == ["worker", "manager"]

@@ -109,11 +109,19 @@ def check_node(path: str, node: dict[str, Any], prefixes: Sequence[str], faults:
         if name not in values:
             faults.append(Fault(f"{path}.{name}", f"missing; it must be {describe(annotation)}"))
         elif not _check_nested(f"{path}.{name}", values[name], prefixes, faults) and not fits(values[name], annotation):
-            faults.append(Fault(f"{path}.{name}", mismatch(values[name], annotation)))
+            faults += _unfit(f"{path}.{name}", values[name], annotation)
     if len(faults) == before and hasattr(target, "check"):
         found = target.check(**{name: value for name, value in values.items() if name in own})
         faults += [Fault(f"{path}.{fault.key}", fault.problem) for fault in found]
     return target
+
+
+def _unfit(path: str, value: Any, annotation: Any) -> list[Fault]:
+    """What is wrong with a value that does not fit: of a mapping, which of its items."""
+    if isinstance(value, dict) and get_origin(annotation) in (dict, Mapping):
+        item = get_args(annotation)[1]
+        return [Fault(f"{path}.{name}", mismatch(child, item)) for name, child in value.items() if not fits(child, item)]
+    return [Fault(path, mismatch(value, annotation))]
 
 
 def _check_nested(path: str, value: Any, prefixes: Sequence[str], faults: list[Fault]) -> bool:

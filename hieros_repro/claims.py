@@ -97,11 +97,12 @@ def same_seed(bench: Bench) -> str:
 
 
 def resume(bench: Bench) -> str:
-    """Killed at random instants and continued by the same command; every fourth time asked to stop instead."""
+    """Killed at random instants and continued, by the same command or by the run's name; every fourth time asked to stop."""
     whole, pieces = bench.baseline(), bench.folder / "pieces"
-    command = bench.command(f"run.dir={pieces}", "resume=auto")
     ends = []
     for number in range(bench.kills):
+        by_name = number % 2 and (pieces / "config.yaml").exists()
+        command = bench.command(f"resume={pieces}") if by_name else bench.command(f"run.dir={pieces}", "resume=auto")
         process = subprocess.Popen(
             command, cwd=bench.folder, env=_environment({}), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )

@@ -228,10 +228,10 @@ def _fresh_name(config: dict[str, Any]) -> Path:
 
 
 def title(config: dict[str, Any]) -> str:
-    """<environment>-<agent>: the registered id or the class and its task, and the agent's class."""
+    """<environment>-<agent>: the registered id or the class and its task; the agent's name or its class."""
     env, (kind, agent) = config["env"], (config[group]["_target_"].rpartition(".")[2] for group in ("env", "agent"))
     name = env.get("id") or "-".join(filter(None, (kind, env.get("task"))))
-    return clean(f"{name[:60]}-{agent}".lower())
+    return clean(f"{name[:60]}-{config['agent'].get('name') or agent}".lower())
 
 
 def clean(name: str) -> str:

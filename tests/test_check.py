@@ -231,3 +231,11 @@ def test_every_extra_that_is_named_exists():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     assert set(EXTRAS.values()) <= set(setup["options.extras_require"])
+
+
+def test_a_wrong_item_of_a_mapping_is_named():
+    with pytest.raises(ConfigError) as error:
+        check(compose("agent=director", "env=pinpad", "agent.levels.worker.rewards.goal=abc"))
+    assert str(error.value).splitlines()[1:] == [
+        "  agent.levels.worker.rewards.goal: 'abc' is not allowed; it must be a number at least 0"
+    ]

@@ -62,6 +62,7 @@ class Hierarchy(Agent):
         hardware: Hardware,
         horizon: int,
         *,
+        name: str,
         batch_size: Count,
         batch_length: Count,
         train_ratio: NonNegative,
@@ -87,7 +88,7 @@ class Hierarchy(Agent):
         learning_rate: Positive,
         behaviour_learning_rate: NonNegative,
     ):
-        self.hardware, self.train_ratio, self.learning_rate = hardware, train_ratio, learning_rate
+        self.hardware, self.train_ratio, self.learning_rate, self.name = hardware, train_ratio, learning_rate, name
         self.batch_size, self.batch_length, self.context = batch_size, batch_length, replay_context
         self.imag_horizon, self.goal_on_reset = imag_horizon, goal_on_reset
         self.starts = min(imag_starts or batch_size * batch_length, batch_size * batch_length)

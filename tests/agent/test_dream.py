@@ -81,7 +81,7 @@ class Obedient:
 def goals() -> Goals:
     """Three codes, which mean the counts 10, 20 and 30. Every state has the second code: its novelty is (20 - count)^2."""
     weight = partial(Weight, adaptive=False, start=1.0, low=1e-5, high=1.0)
-    made = Goals(1, STYLE, codes=1, classes=3, layers=0, units=1, kl=weight, kl_aim=1.0)
+    made = Goals(1, STYLE, codes=1, classes=3, layers=0, units=1, scale=1.0, kl=weight, kl_aim=1.0)
     fill(made, Key(0)("init"))
     made.decoder_out.weight.copy_(torch.tensor([[10.0, 20.0, 30.0]]))
     made.encoder_out.weight.zero_()

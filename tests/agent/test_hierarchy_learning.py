@@ -77,7 +77,7 @@ def test_states_are_remembered_where_windows_start_from_them():
             assert np.array_equal(values["deter"], carry["deter"].numpy()) and values["stoch"].shape == (3, 4)
 
 
-def test_refreshed_states_are_those_that_were_seen_and_the_row_before_keeps_its_own():
+def test_refreshed_states_are_those_that_were_seen_without_the_row_before():
     agent, twin = dreamer(), dreamer()
     batches = making.windows(agent)
     batch = hardware().to_device(batches)["windows"]
@@ -85,10 +85,9 @@ def test_refreshed_states_are_those_that_were_seen_and_the_row_before_keeps_its_
     rows, start = twin._rows(batch)
     latent = twin.who.world.observe(rows.obs, rows.action, rows.is_first, start, noise["observe"]).latent
     fresh = update(agent, batches)[1]["windows"]
-    assert {name: value.shape for name, value in fresh.items()} == {"deter": (4, 7, 16), "stoch": (4, 7, 4)}
-    assert torch.equal(fresh["deter"][:, 0], batch["deter"]) and torch.equal(fresh["stoch"][:, 0], batch["stoch"])
+    assert {name: value.shape for name, value in fresh.items()} == {"deter": (4, 6, 16), "stoch": (4, 6, 4)}
     expected = twin.who.world.stored(Latent(*(x.detach().transpose(0, 1) for x in latent)))
-    assert torch.equal(fresh["deter"][:, 1:], expected["deter"]) and torch.equal(fresh["stoch"][:, 1:], expected["stoch"])
+    assert torch.equal(fresh["deter"], expected["deter"]) and torch.equal(fresh["stoch"], expected["stoch"])
     assert fresh["stoch"].dtype == torch.uint8 and not fresh["deter"].requires_grad
 
 
@@ -100,7 +99,7 @@ def test_the_state_before_matters_where_the_episode_goes_on_and_not_where_one_be
     def seen(value: float, **flags: Any) -> torch.Tensor:
         batch = numbered(dreamer(ONE_ACTION, "agent.batch_size=1"), **flags) | {"deter": torch.full((1, 16), value)}
         agent = dreamer(ONE_ACTION, "agent.batch_size=1")
-        return update(agent, {"windows": batch})[1]["windows"]["deter"][:, 1:]
+        return update(agent, {"windows": batch})[1]["windows"]["deter"]
 
     assert not torch.equal(seen(0.5), seen(-0.5))
     assert torch.equal(seen(0.5, first=(1,)), seen(-0.5, first=(1,)))

@@ -275,6 +275,13 @@ def test_of_two_values_for_a_step_the_later_row_wins():
     assert [deter(replay, 0, at) for at in range(4, 10)] == [-4, 108, 109, 110, 111, -9]
 
 
+def test_values_for_fewer_rows_are_those_of_the_last():
+    """The first row of the later window is the third of the earlier one, and keeps what that one found."""
+    replay = add(windows(None, memory=REFRESHED), 0, 30, with_deter)
+    replay.write_back([[1, 5], [1, 7]], {name: value[:, 1:] for name, value in values(2).items()})
+    assert [deter(replay, 1, at) for at in range(4, 12)] == [-4, -5, 101, 102, 105, 106, 107, -11]
+
+
 def test_a_step_that_was_forgotten_meanwhile_is_passed_over():
     """40 steps of each stream are kept: after 43 ticks steps 0 to 2 are gone, and others are in the slots of 0 and 1."""
     replay = add(windows(None, memory=REFRESHED), 0, 43, with_deter)

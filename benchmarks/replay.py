@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from peer_venv import interpreter
 from replay_peers import BATCH, LENGTH, SELECTORS, step_bytes
 
 HERE = Path(__file__).resolve().parent
@@ -58,7 +59,7 @@ class Server:
 
     def __init__(self, name: str, items: int, side: int, streams: int = 1, folder: str = ""):
         self.name = name
-        python = sys.executable if name in ("ours", "floor") else installed()
+        python = sys.executable if name in ("ours", "floor") else interpreter(VENV, PEERS, ALONE)
         command = [python, HERE / "replay_peers.py", name, str(items), str(side), str(streams), folder]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
@@ -90,19 +91,6 @@ def serving(*wanted: Callable[[], Server]) -> Iterator[list[Server]]:
             servers.append(start())
             stack.callback(servers[-1].close)
         yield servers
-
-
-def installed() -> Path:
-    """The interpreter that has the others."""
-    python = VENV / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-        locked = re.findall(r"^(?:torch|numpy)==.*$", (HERE.parent / "requirements.lock").read_text(), re.M)
-        pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        subprocess.run([*pip, *locked], check=True)
-        subprocess.run([*pip, *locked, *PEERS], check=True)
-        subprocess.run([*pip, "--no-deps", ALONE], check=True)
-    return python
 
 
 # -- Measuring ---------------------------------------------------------------------------------------------------------

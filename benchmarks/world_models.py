@@ -34,7 +34,6 @@ import os
 import re
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +41,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from peer_venv import interpreter
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -207,7 +207,11 @@ class Peer:
     """SheepRL's DreamerV3 in a process of its own."""
 
     def __init__(self, config: dict[str, Any], threads: int, precision: str):
-        command = [str(installed()), str(HERE / "peers" / "sheeprl_dreamer.py"), json.dumps(widths(config, threads, precision))]
+        command = [
+            str(interpreter(VENV, NEEDED, ALONE)),
+            str(HERE / "peers" / "sheeprl_dreamer.py"),
+            json.dumps(widths(config, threads, precision)),
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         self.facts = self._answer()
@@ -236,19 +240,6 @@ def widths(config: dict[str, Any], threads: int, precision: str) -> dict[str, An
     same = {name: size[name] for name in ("units", "deter", "depth", "stoch", "classes", "layers")}
     batch = {"batch": agent["batch_size"], "length": agent["batch_length"], "horizon": agent["imag_horizon"]}
     return {**same, **batch, "side": config["env"]["size"], "actions": 5, "precision": precision, "threads": threads}
-
-
-def installed() -> Path:
-    """The interpreter that has SheepRL."""
-    python = VENV / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-        locked = re.findall(r"^(?:torch|numpy)==.*$", (HERE.parent / "requirements.lock").read_text(), re.M)
-        pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        subprocess.run([*pip, *locked], check=True)
-        subprocess.run([*pip, *locked, *NEEDED], check=True)
-        subprocess.run([*pip, "--no-deps", ALONE], check=True)
-    return python
 
 
 # -- Measuring ---------------------------------------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from omegaconf import DictConfig
 from hieros_repro.command import composer
 from hieros_repro.records import Stopped
 from hieros_repro.run import stop
+from hieros_repro.run.folder import RunFolder
 from hieros_repro.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,3 +141,20 @@ def assert_equal(a: Path, b: Path) -> None:
     assert unequal_files(a, b) == []
     assert facts(a)["digests"] == facts(b)["digests"]
     assert facts(a)["results"] == facts(b)["results"]
+
+
+def killed(folder: Path, typed: Sequence[str], cwd: Path, pauses: Sequence[float]) -> list[int]:
+    """The same run started again and again in real processes, each killed so many seconds after it began; how they ended."""
+    ends = []
+    for pause in pauses:
+        running = subprocess.Popen(
+            command("train", *typed), cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        while running.poll() is None and not RunFolder(folder).is_held():
+            time.sleep(0.01)
+        time.sleep(pause)
+        running.kill()
+        errors = running.communicate()[1]
+        ends.append(running.returncode)
+        assert running.returncode in (0, -signal.SIGKILL), errors.decode()
+    return ends

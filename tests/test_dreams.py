@@ -3,9 +3,7 @@
 import json
 import shutil
 import signal
-import time
 from collections.abc import Iterator, Mapping
-from subprocess import PIPE, Popen
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,6 @@ from hieros_repro.evaluate import evaluate
 from hieros_repro.recording import record
 from hieros_repro.records import Step, UserError
 from hieros_repro.run import checkpoint
-from hieros_repro.run.folder import RunFolder
 from hieros_repro.train import train
 from tests.agent import making
 from tests.agent.dreaming import director, dreamer
@@ -29,10 +26,9 @@ from tests.runs import (
     SHORT_DIRECTOR,
     SHORT_DREAMER,
     assert_equal,
-    command,
     compose,
-    environment,
     facts,
+    killed,
     run,
     short,
     stopped,
@@ -254,17 +250,8 @@ def test_a_run_killed_again_and_again_goes_on_to_the_same_files(tmp_path, name, 
     longer = ("run.steps=400", "run.eval_every=0")
     alone = run(tmp_path / "alone", *longer, usual=USUAL[name])
     busy = (*longer, f"replay.place={place}", "replay.chunk=4", "run.checkpoint_every=6", "run.keep_last=2", "resume=auto")
-    ends = []
-    for number in range(5):
-        typed = short(tmp_path / "run", *busy, usual=USUAL[name])
-        running = Popen(command("train", *typed), cwd=tmp_path, env=environment(), stdout=PIPE, stderr=PIPE)
-        while running.poll() is None and not RunFolder(tmp_path / "run").is_held():
-            time.sleep(0.01)
-        time.sleep(1.0 + 0.4 * number)
-        running.kill()
-        errors = running.communicate()[1]
-        ends.append(running.returncode)
-        assert running.returncode in (0, -signal.SIGKILL), errors.decode()
+    typed = short(tmp_path / "run", *busy, usual=USUAL[name])
+    ends = killed(tmp_path / "run", typed, tmp_path, [1.0 + 0.4 * number for number in range(5)])
     assert ends.count(-signal.SIGKILL) >= 2
     assert_equal(alone, run(tmp_path / "run", *busy, usual=USUAL[name]))
 

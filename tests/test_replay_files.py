@@ -3,8 +3,6 @@
 import re
 import shutil
 import signal
-import time
-from subprocess import PIPE, Popen
 
 import numpy as np
 import pytest
@@ -13,9 +11,8 @@ from hieros_repro import claims, doctor
 from hieros_repro.records import Damaged, UserError
 from hieros_repro.replay import filing
 from hieros_repro.run import checkpoint, recorder
-from hieros_repro.run.folder import RunFolder
 from hieros_repro.run.loop import Loop
-from tests.runs import SHORT_DQN, assert_equal, command, environment, facts, process, run, short, stopped
+from tests.runs import SHORT_DQN, assert_equal, facts, killed, process, run, short, stopped
 
 pytestmark = pytest.mark.usefixtures("swift", "workspace")
 KEPT = ("run.keep_last=3",)
@@ -90,16 +87,7 @@ def test_twenty_kills_at_any_moment_change_nothing(tmp_path):
     whole = dqn(tmp_path / "whole", *longer)
     busy = (*longer, "replay.chunk=2", "run.checkpoint_every=4", "run.keep_last=2")
     arguments = short(tmp_path / "run", *busy, "resume=auto", usual=SHORT_DQN)
-    ends = []
-    for number in range(20):
-        running = Popen(command("train", *arguments), cwd=tmp_path, env=environment(), stdout=PIPE, stderr=PIPE)
-        while running.poll() is None and not RunFolder(tmp_path / "run").is_held():
-            time.sleep(0.01)
-        time.sleep(0.6 + 0.07 * number)
-        running.kill()
-        errors = running.communicate()[1]
-        ends.append(running.returncode)
-        assert running.returncode in (0, -signal.SIGKILL), errors.decode()
+    ends = killed(tmp_path / "run", arguments, tmp_path, [0.6 + 0.07 * number for number in range(20)])
     assert ends.count(-signal.SIGKILL) >= 15
     assert_equal(whole, dqn(tmp_path / "run", *busy, "resume=auto"))
 

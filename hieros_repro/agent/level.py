@@ -78,7 +78,7 @@ class Level(nn.Module):
         self.register_buffer("entropy_span", torch.tensor([high for _, high in span]), persistent=False)
 
     def judge(self, dream: Trajectory) -> Judged:
-        """The losses of a dream.
+        """The losses of a dream. Once per update: running scales and adaptive weights take a step.
 
             R_t = r_{t+1} + d_{t+1} [ (1 - trace) v_{t+1} + trace R_{t+1} ],   d = discount * proceeds
             A_t = sum_i w_i (R^i_t - v^i_t) / scale_i

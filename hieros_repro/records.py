@@ -1,5 +1,6 @@
 """What crosses a folder's border: steps, spaces, batches, rows, requests; and the errors and types that everyone may use."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
@@ -78,6 +79,19 @@ class Between:
 
     def holds(self, value: float) -> bool:
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+def takes_also(other: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """For a function that gives its last, `**rest`, to another: what the other can be configured by belongs to its signature,
+    which is what a configuration is checked against."""
+
+    def told(function: Callable[..., Any]) -> Callable[..., Any]:
+        *own, _ = inspect.signature(function).parameters.values()
+        more = [p for p in inspect.signature(other).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        function.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
+        return function
+
+    return told
 
 
 Count = Annotated[int, Between(1)]
@@ -171,20 +185,24 @@ class Rows(NamedTuple):
 
 class Memory(NamedTuple):
     """What an agent needs of one replay: how many steps its sequences have, which of its rows updates write back, whether
-    what the environments show is kept beside the agent's own rows, and how many bytes those take besides the action."""
+    what the environments show is kept beside the agent's own rows, how many bytes those take besides the action, and of how
+    many steps of an environment about one is remembered."""
 
     length: int = 1
     refreshed: tuple[str, ...] = ()
     observes: bool = True
     row_bytes: int = 0
+    every: int = 1
 
 
 class Request(NamedTuple):
-    """What an update wants: `batch` sequences of `length` steps from the replay of that name."""
+    """What an update wants: `batch` sequences of `length` steps from the replay of that name. If it does not wait for them, it
+    goes on without while the replay cannot serve it."""
 
     replay: str
     batch: int
     length: int
+    waits: bool = True
 
 
 class Episode(NamedTuple):

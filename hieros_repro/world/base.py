@@ -1,7 +1,7 @@
 """What agents ask of every world model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -13,25 +13,34 @@ from hieros_repro.records import Arrays
 
 
 class Latent(NamedTuple):
-    """A state of the world: what is certain, and what was drawn, as one-hot vectors side by side."""
+    """A state of the world: what is certain, what was drawn, as one-hot vectors side by side, and what else the next step needs
+    that nobody looks at (of width 0 where deter says it all)."""
 
     deter: Tensor  # (*B, D)
     stoch: Tensor  # (*B, S)
+    carried: Tensor  # (*B, M)
 
     @property
     def feature(self) -> Tensor:
         """(*B, D + S): what policies and heads look at."""
         return torch.cat([self.deter, self.stoch], -1)
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Latent":
+        return Latent(*(function(part) for part in self))
+
     def detach(self) -> "Latent":
-        return Latent(self.deter.detach(), self.stoch.detach())
+        return self.map(Tensor.detach)
 
     def flat(self) -> "Latent":
         """Time and batch as one axis."""
-        return Latent(self.deter.flatten(0, 1), self.stoch.flatten(0, 1))
+        return self.map(lambda part: part.flatten(0, 1))
 
     def take(self, rows: Tensor) -> "Latent":
-        return Latent(self.deter[rows], self.stoch[rows])
+        return self.map(lambda part: part[rows])
+
+    def where(self, chosen: Tensor, other: "Latent") -> "Latent":
+        """These states in the rows (B,) that are chosen, the others elsewhere."""
+        return Latent(*(torch.where(chosen.unsqueeze(-1), a, b) for a, b in zip(self, other, strict=True)))
 
 
 class Rows(NamedTuple):
@@ -59,20 +68,30 @@ class World(nn.Module, ABC):
 
     deter: int  # width of Latent.deter
     stoch: int  # width of Latent.stoch
+    carried: int  # width of Latent.carried
     continue_target: float  # what `proceeds` is to say where an episode goes on
 
-    remembers: ClassVar[tuple[str, ...]]  # the names under which a replay keeps states
+    remembers: ClassVar[
+        tuple[str, ...]
+    ]  # of `stored`, what a replay must keep so that windows can start from there; () if they cannot
+    narrow: ClassVar[tuple[str, ...]]  # which of its settings are widths that smaller worlds have less of
 
     @property
     def feature(self) -> int:
         return self.deter + self.stoch
 
+    @property
     @abstractmethod
-    def stored(self, latent: Latent) -> dict[str, Tensor]:
-        """States as a replay keeps them."""
+    def least_kl(self) -> float:
+        """What the KL divided by its weight is at least."""
 
     @abstractmethod
-    def restored(self, stored: Mapping[str, Tensor]) -> Latent: ...
+    def stored(self, latent: Latent) -> dict[str, Tensor]:
+        """ "deter" and "stoch" as a replay keeps them."""
+
+    @abstractmethod
+    def restored(self, stored: Mapping[str, Tensor]) -> Latent:
+        """What is stored as states that can be looked at; and gone on from, if the world remembers any."""
 
     @abstractmethod
     def noise(self, key: Key, shape: tuple[int, ...]) -> Arrays:
@@ -95,12 +114,22 @@ class World(nn.Module, ABC):
         forget it and begin anew."""
 
     @abstractmethod
+    def dreaming(self) -> Callable[[Latent, Tensor, Mapping[str, Tensor]], Latent]:
+        """One step on, unseen: (state, action (B, A), noise) -> state. What does not depend on them is computed here, once for
+        all steps of a dream."""
+
     def imagine(self, latent: Latent, action: Float[Tensor, "B A"], noise: Mapping[str, Tensor]) -> Latent:
-        """One step on, unseen."""
+        """A single step of a dream."""
+        return self.dreaming()(latent, action, noise)
 
     @abstractmethod
-    def complete(self, deter: Float[Tensor, "*B D"]) -> Latent:
-        """The likeliest state of which only the certain part is known."""
+    def complete(self, deter: Float[Tensor, "*B D"], near: Latent) -> Latent:
+        """The likeliest state of which only the certain part is known; `near`: states beside it, for worlds whose certain part
+        does not say what the rest is."""
+
+    @abstractmethod
+    def entropy(self, latent: Latent) -> Float[Tensor, "*B"]:
+        """In nats, of the distribution that stoch was drawn from."""
 
     @abstractmethod
     def losses(self, seen: Observed, rows: Rows) -> dict[str, Tensor]:
@@ -117,6 +146,10 @@ class World(nn.Module, ABC):
     @abstractmethod
     def proceeds(self, feature: Float[Tensor, "*B F"]) -> Float[Tensor, "*B"]:
         """The probability that the episode goes on from there."""
+
+    @abstractmethod
+    def decoded(self, latent: Latent) -> dict[str, Tensor]:
+        """Of everything it observes that is no image, what it believes to see in (B, .) states: (B, size)."""
 
     @abstractmethod
     def pictures(self, latent: Latent) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hieros_repro.nn.block import MLP, Affine, BlockAffine, Dense, Doubling, Norm, Style, Transposed
 from hieros_repro.nn.mlp import ACTIVATIONS
-from hieros_repro.ops.transform import symlog
+from hieros_repro.ops.transform import symexp, symlog
 from hieros_repro.records import Space, UserError
 from hieros_repro.world.image import SMALLEST, doubled, halvings, of_director, widened
 
@@ -77,6 +77,10 @@ class Decoder(nn.Module):
                 x = obs[name].flatten(1)
                 found[name] = (prediction - (symlog(x) if self.symlog else x)).square().sum(-1)
         return found
+
+    def vectors(self, predictions: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whatever else is predicted (N, size) as it is observed, by name."""
+        return {name: symexp(predictions[name]) if self.symlog else predictions[name] for name in self.sizes}
 
     def pictures(self, predictions: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The predicted images (N, H, W, C) as bytes, by name."""

@@ -8,42 +8,18 @@ What does not depend on the step before is computed for all steps at once, outsi
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from hieros_repro.determinism.keys import Key
 from hieros_repro.nn.block import MLP, Affine, BlockAffine, Norm, Style
-from hieros_repro.nn.control import Weight
 from hieros_repro.nn.mlp import ACTIVATIONS, Constant
-from hieros_repro.ops.action import one_hot_mode, straight_through, unimix
-from hieros_repro.ops.divergence import kl
-from hieros_repro.records import Arrays, Between, Count, Fault, Fraction, Natural, NonNegative, Positive, Space
-from hieros_repro.world.base import Latent, Observed, Rows, World
-from hieros_repro.world.decoder import Decoder
-from hieros_repro.world.encoder import Encoder
-from hieros_repro.world.heads import HEADS, Binary
-
-
-class Joint(nn.Module):
-    """A dense layer of several inputs side by side, each of which may be projected at a time of its own."""
-
-    def __init__(self, inputs: tuple[int, ...], outputs: int, style: Style):
-        super().__init__()
-        self.inputs = list(inputs)
-        self.affine = Affine(sum(inputs), outputs, style, bias=style.norm == "rms")
-        self.norm = Norm(outputs, style)
-        self.activation = ACTIVATIONS[style.activation]
-
-    def columns(self) -> tuple[Tensor, ...]:
-        """The weights (I, outputs) of each input: taken once before a loop."""
-        return self.affine.weight.t().split(self.inputs)
-
-    def close(self, total: Tensor) -> Tensor:
-        """From the sum of the projections to the layer's output."""
-        return self.activation(self.norm(total if self.affine.bias is None else total + self.affine.bias))
+from hieros_repro.ops.action import one_hot_mode, straight_through
+from hieros_repro.records import Fault, Space, takes_also
+from hieros_repro.world.base import Latent, Observed
+from hieros_repro.world.categorical import CategoricalWorld, Joint, entropy
 
 
 class GRU(nn.Module):
@@ -106,9 +82,16 @@ def gated(gates: tuple[Tensor, ...], deter: Tensor) -> Tensor:
     return torch.lerp(deter, torch.tanh(torch.sigmoid(reset) * candidate), torch.sigmoid(update - 1))
 
 
-class RSSM(World):
+class RSSM(CategoricalWorld):
     remembers: ClassVar[tuple[str, ...]] = ("deter", "stoch")
+    narrow: ClassVar[tuple[str, ...]] = ("deter", "units", "head_units", "vector_units")
+    carried = 0
 
+    cell: GRU | BlockGRU
+    posterior_body: Joint
+    posterior_out: Affine
+
+    @takes_also(CategoricalWorld.__init__)
     def __init__(
         self,
         observation: Mapping[str, Space],
@@ -116,51 +99,21 @@ class RSSM(World):
         style: Style,
         *,
         cell: Literal["gru", "block"],
-        deter: Count,
-        blocks: Count,
-        stoch: Count,
-        classes: Annotated[int, Between(1, 256)],  # a replay keeps the one drawn in a byte
-        units: Count,
-        prior_layers: Count,
-        unimix: Fraction,
-        start: Literal["learned", "zeros"],
-        image_codec: Literal["strided", "pooled"],
-        image_padding: Literal["valid", "same"],
-        image_depth: Count,
-        image_sigmoid: bool,
-        image_scale: Positive,
-        vector_layers: Natural,
-        vector_units: Count,
-        head_units: Count,
-        reward_layers: Natural,
-        continue_layers: Natural,
-        reward_head: Literal["symlog", "two_hot"],
-        head_scale: NonNegative,
-        continue_target: Fraction,
-        dynamics_scale: NonNegative,
-        representation_scale: NonNegative,
-        free_nats: NonNegative,
-        kl: Callable[..., Weight],
-        kl_aim: Positive,
+        **shared: Any,
     ):
-        super().__init__()
-        self.groups, self.unimix, self.continue_target = (stoch, classes), unimix, continue_target
-        self.deter, self.stoch = deter, stoch * classes
-        self.dynamics_scale, self.representation_scale, self.free_nats = dynamics_scale, representation_scale, free_nats
-        codec: dict[str, Any] = {"kind": image_codec, "padding": image_padding, "depth": image_depth}
-        codec |= {"layers": vector_layers, "units": vector_units, "symlog_vectors": True}
-        self.encoder = Encoder(observation, style, **codec)
-        self.cell = CELLS[cell](deter, self.stoch, action, units, style, blocks)
-        self.prior_body = MLP(deter, prior_layers, units, style)
-        self.prior_out = Affine(units, self.stoch, style)
-        self.posterior_body = Joint((deter, self.encoder.outputs), units, style)
-        self.posterior_out = Affine(units, self.stoch, style)
-        self.first = Constant(deter, 0.0).requires_grad_(start == "learned")
-        shown: dict[str, Any] = {"sigmoid": image_sigmoid, "image_scale": image_scale, "groups": blocks}
-        self.decoder = Decoder(observation, deter, self.stoch, style, **codec, **shown)
-        self.reward_head = HEADS[reward_head](self.feature, reward_layers, head_units, style, head_scale)
-        self.continue_head = Binary(self.feature, continue_layers, head_units, style, head_scale)
-        self.kl = kl(kl_aim)
+        deter, units, stoch = shared["deter"], shared["units"], shared["stoch"] * shared["classes"]
+
+        def dynamics(encoded: int) -> dict[str, nn.Module]:
+            return {
+                "cell": CELLS[cell](deter, stoch, action, units, style, shared["blocks"]),
+                "prior_body": MLP(deter, shared["prior_layers"], units, style),
+                "prior_out": Affine(units, stoch, style),
+                "posterior_body": Joint((deter, encoded), units, style),
+                "posterior_out": Affine(units, stoch, style),
+                "first": Constant(deter, 0.0),
+            }
+
+        super().__init__(observation, style, dynamics, **shared)
 
     @classmethod
     def check(cls, *, cell: str, image_codec: str, deter: int, blocks: int, image_depth: int, **others: Any) -> Iterator[Fault]:
@@ -176,33 +129,24 @@ class RSSM(World):
                 "image_depth", f"{image_depth}: image_codec=pooled needs 4 times it to be a multiple of blocks={blocks}"
             )
 
-    @property
-    def least_kl(self) -> float:
-        """What KL / its weight is where no row's exceeds the free nats."""
-        return (self.dynamics_scale + self.representation_scale) * self.free_nats
-
     # -- States --------------------------------------------------------------------------------------------------------
-
-    def noise(self, key: Key, shape: tuple[int, ...]) -> Arrays:
-        return {"stoch": key.uniform((*shape, self.groups[0]))}
-
-    def stored(self, latent: Latent) -> dict[str, Tensor]:
-        """The classes drawn, as bytes; a state takes 4 D + S bytes."""
-        return {"deter": latent.deter, "stoch": latent.stoch.unflatten(-1, self.groups).argmax(-1).to(torch.uint8)}
-
-    def restored(self, stored: Mapping[str, Tensor]) -> Latent:
-        classes = torch.arange(self.groups[1], device=stored["stoch"].device)
-        return Latent(stored["deter"], (stored["stoch"].unsqueeze(-1) == classes).float().flatten(-2))
 
     def initial(self, batch: int) -> Latent:
         if not self.first.value.requires_grad:
             zeros = self.first.value.new_zeros
-            return Latent(zeros(batch, self.deter), zeros(batch, self.stoch))
-        first = self.complete(torch.tanh(self.first.value).unsqueeze(0))
-        return Latent(first.deter.expand(batch, -1), first.stoch.expand(batch, -1))
+            return Latent(zeros(batch, self.deter), zeros(batch, self.stoch), zeros(batch, 0))
+        first = self._likeliest(torch.tanh(self.first.value).unsqueeze(0))
+        return first.map(lambda part: part.expand(batch, -1))
 
-    def complete(self, deter: Float[Tensor, "*B D"]) -> Latent:
-        return Latent(deter, one_hot_mode(self._prior(deter)).flatten(-2).to(deter.dtype))
+    def complete(self, deter: Float[Tensor, "*B D"], near: Latent) -> Latent:
+        return self._likeliest(deter)
+
+    def _likeliest(self, deter: Tensor) -> Latent:
+        return Latent(deter, one_hot_mode(self._prior(deter)).flatten(-2).to(deter.dtype), nothing(deter))
+
+    def entropy(self, latent: Latent) -> Float[Tensor, "*B"]:
+        """Of the prior: what is certain does not say what was seen."""
+        return entropy(self._prior(latent.deter))
 
     def observe(
         self,
@@ -218,7 +162,7 @@ class RSSM(World):
         embedded = (embed @ of_embed).unflatten(0, (steps, batch))
         reset = is_first.unsqueeze(-1)
         step, projected = self.cell.prepare(action.masked_fill(reset, 0.0))
-        first, (deter, stoch) = self.initial(batch), start
+        first, deter, stoch = self.initial(batch), start.deter, start.stoch
         found = []
         inputs = (reset, projected, embedded, noise["stoch"])
         for reset_t, action_t, embed_t, uniform in zip(*(x.unbind(0) for x in inputs), strict=True):
@@ -228,52 +172,17 @@ class RSSM(World):
             stoch = straight_through(logit, uniform).flatten(-2)
             found.append((deter, stoch, logit))
         deter, stoch, posterior = map(torch.stack, zip(*found, strict=True))
-        return Observed(Latent(deter, stoch), posterior, self._prior(deter))
+        return Observed(Latent(deter, stoch, nothing(deter)), posterior, self._prior(deter))
 
-    def imagine(self, latent: Latent, action: Float[Tensor, "B A"], noise: Mapping[str, Tensor]) -> Latent:
-        step, projected = self.cell.prepare(action)
-        deter = step(latent.deter, latent.stoch, projected)
-        return Latent(deter, straight_through(self._prior(deter), noise["stoch"]).flatten(-2))
+    def dreaming(self) -> Callable[[Latent, Tensor, Mapping[str, Tensor]], Latent]:
+        def ahead(latent: Latent, action: Tensor, noise: Mapping[str, Tensor]) -> Latent:
+            step, projected = self.cell.prepare(action)
+            deter = step(latent.deter, latent.stoch, projected)
+            return Latent(deter, straight_through(self._prior(deter), noise["stoch"]).flatten(-2), latent.carried)
 
-    def _prior(self, deter: Tensor) -> Tensor:
-        return self._grouped(self.prior_out(self.prior_body(deter)))
+        return ahead
 
-    def _grouped(self, logits: Tensor) -> Tensor:
-        return unimix(logits.unflatten(-1, self.groups), self.unimix)
 
-    # -- Learning ------------------------------------------------------------------------------------------------------
-
-    def losses(self, seen: Observed, rows: Rows) -> dict[str, Tensor]:
-        """Reconstruction, reward, continuation, and the KL that trains the prior towards the posterior and, less, the
-        posterior towards the prior:
-
-            kl = w ( d max(free, KL[sg q || p]) + r max(free, KL[q || sg p]) )
-        """
-        deter, stoch = seen.latent.flat()
-        feature, shape = seen.latent.feature, rows.reward.shape
-        images = self.decoder.loss(self.decoder(deter, stoch), {name: value.flatten(0, 1) for name, value in rows.obs.items()})
-        goes_on = self.continue_target * (~rows.is_terminal).float()
-        dynamics = kl(seen.posterior.detach(), seen.prior).clamp(min=self.free_nats)
-        representation = kl(seen.posterior, seen.prior.detach()).clamp(min=self.free_nats)
-        balanced = self.dynamics_scale * dynamics + self.representation_scale * representation
-        return {
-            **{f"{name}_loss": loss.unflatten(0, shape) for name, loss in images.items()},
-            "reward_loss": self.reward_head.loss(self.reward_head(feature), rows.reward),
-            "cont_loss": self.continue_head.loss(self.continue_head(feature), goes_on),
-            "kl": self.kl(dynamics.detach().mean().unsqueeze(0)) * balanced,
-        }
-
-    def account(self, seen: Observed) -> dict[str, Tensor]:
-        of = {"prior_entropy": seen.prior, "posterior_entropy": seen.posterior}
-        return {name: -(log.exp() * log).sum((-1, -2)).mean() for name, log in of.items()} | {
-            "kl_weight": self.kl.weight.mean()
-        }
-
-    def reward(self, feature: Float[Tensor, "*B F"]) -> Float[Tensor, "*B"]:
-        return self.reward_head.mean(self.reward_head(feature))
-
-    def proceeds(self, feature: Float[Tensor, "*B F"]) -> Float[Tensor, "*B"]:
-        return self.continue_head.mean(self.continue_head(feature))
-
-    def pictures(self, latent: Latent) -> dict[str, Tensor]:
-        return self.decoder.pictures(self.decoder(*latent))
+def nothing(deter: Float[Tensor, "*B D"]) -> Float[Tensor, "*B M"]:
+    """All that such worlds carry besides."""
+    return deter.new_zeros(*deter.shape[:-1], 0)

@@ -1,13 +1,15 @@
 """What every world promises. A test class inherits this and says how its world is made, filled and ready to learn."""
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from hieros_repro import check
 from hieros_repro.determinism.fingerprint import digest_tree
 from hieros_repro.determinism.keys import Key
 from hieros_repro.hardware.recording import Recorded
@@ -51,6 +53,7 @@ def same(one: Any, other: Any) -> bool:
 def near(one: Latent, other: Latent) -> None:
     torch.testing.assert_close(one.deter, other.deter, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(one.stoch, other.stoch, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(one.carried, other.carried, rtol=1e-4, atol=1e-5)
 
 
 class WorldContract:
@@ -71,6 +74,7 @@ class WorldContract:
         seen = observe(world, rows())
         assert seen.latent.deter.shape == (STEPS, BATCH, world.deter)
         assert seen.latent.stoch.shape == (STEPS, BATCH, world.stoch)
+        assert seen.latent.carried.shape == (STEPS, BATCH, world.carried)
         assert seen.latent.feature.shape == (STEPS, BATCH, world.feature)
         assert seen.posterior.shape == seen.prior.shape and seen.prior.shape[:2] == (STEPS, BATCH)
         assert {tensor.dtype for tensor in (*seen.latent, seen.posterior, seen.prior)} == {torch.float32}
@@ -124,7 +128,7 @@ class WorldContract:
 
     def test_a_first_row_forgets_the_state_before(self, world):
         seen = rows()
-        other = Latent(normal(BATCH, world.deter).tanh(), normal(BATCH, world.stoch))
+        other = Latent(normal(BATCH, world.deter).tanh(), normal(BATCH, world.stoch), normal(BATCH, world.carried))
         assert same(observe(world, seen).latent, observe(world, seen, other).latent)
         unbegun = rows(torch.cat([torch.zeros(1, BATCH, dtype=torch.bool), ENDS[:-1]]))
         going_on = observe(world, unbegun, other).latent
@@ -162,26 +166,58 @@ class WorldContract:
 
     def test_a_dreamt_step_follows_the_prior(self, world):
         seen, found = rows(), observe(world, rows())
-        before = Latent(*(x[3] for x in found.latent))
+        before = found.latent.map(lambda part: part[3])
         step = noise(world, (BATCH,), "dream")
         dreamt = world.imagine(before, seen.action[4], step)
         torch.testing.assert_close(dreamt.deter, found.latent.deter[4], rtol=1e-5, atol=1e-6)
-        assert dreamt.stoch.shape == (BATCH, world.stoch)
+        assert dreamt.stoch.shape == (BATCH, world.stoch) and dreamt.carried.shape == (BATCH, world.carried)
         assert same(dreamt, world.imagine(before, seen.action[4], step))
+        expected = -(found.prior[4].exp() * found.prior[4]).sum((-1, -2))  # of what a dreamt step is drawn from
+        torch.testing.assert_close(world.entropy(dreamt), expected, rtol=1e-4, atol=1e-4)
+
+    def test_steps_of_a_dream_are_single_steps_and_change_no_state(self, world):
+        seen, start = rows(), observe(world, rows()).latent.map(lambda part: part[0].detach().clone())
+        kept, step, one, other = start.map(torch.clone), world.dreaming(), start, start
+        for t in range(1, STEPS):
+            drawn = noise(world, (BATCH,), f"dream{t}")
+            one, other = step(one, seen.action[t], drawn), world.imagine(other, seen.action[t], drawn)
+        assert same(one, other) and same(start, kept)
+
+    def test_the_entropy_of_a_state_is_between_none_and_the_greatest(self, world):
+        latent = observe(world, rows()).latent
+        log_prob = observe(world, rows()).prior
+        found = world.entropy(latent)
+        assert found.shape == (STEPS, BATCH)
+        assert ((found >= 0) & (found <= log_prob.shape[-2] * math.log(log_prob.shape[-1]) + 1e-4)).all()
+        assert world.entropy(world.initial(2)).shape == (2,)
+
+    def test_states_are_chosen_row_by_row(self, world):
+        latent, first = observe(world, rows()).latent.map(lambda part: part[4]), world.initial(BATCH)
+        chosen = first.where(torch.tensor([False, True, False]), latent)
+        assert same(chosen.take(torch.tensor([0, 2])), latent.take(torch.tensor([0, 2])))
+        assert same(chosen.take(torch.tensor([1])), first.take(torch.tensor([1])))
 
     def test_completing_a_state_keeps_what_is_certain(self, world):
-        deter = observe(world, rows()).latent.deter
-        found = world.complete(deter)
-        assert torch.equal(found.deter, deter) and found.stoch.shape == (STEPS, BATCH, world.stoch)
+        latent = observe(world, rows()).latent
+        found = world.complete(latent.deter.flip(0), latent)
+        assert torch.equal(found.deter, latent.deter.flip(0)) and found.stoch.shape == (STEPS, BATCH, world.stoch)
+        world.pictures(found.flat())
+        world.imagine(found.flat(), rows().action.flatten(0, 1), noise(world, (STEPS * BATCH,), "dream"))
 
     def test_states_come_back_from_a_replay(self, world):
         latent = observe(world, rows()).latent.detach()
         kept = world.stored(latent)
-        assert set(kept) == set(world.remembers)
+        assert set(kept) == {"deter", "stoch"} and set(world.remembers) <= set(kept)
         again = world.restored({name: torch.from_numpy(value.numpy().copy()) for name, value in kept.items()})
         assert torch.equal(again.deter, latent.deter)
         torch.testing.assert_close(again.stoch, latent.stoch, rtol=0, atol=1e-6)
+        assert again.carried.shape == (STEPS, BATCH, world.carried)
         near(world.restored(world.stored(again)), again)
+
+    def test_it_says_which_of_its_settings_are_widths(self, world):
+        known = check.parameters(type(world))
+        assert world.narrow and set(world.narrow) <= set(known)
+        assert all(get_args(known[name])[0] is int for name in world.narrow)
 
     # -- Learning
 
@@ -216,6 +252,23 @@ class WorldContract:
         assert {tensor.dtype for tensor in (*latent, *dreamt, *losses.values(), *said)} == {torch.float32}
         loss.backward()
         assert all(p.grad.isfinite().all() for p in world.parameters() if p.grad is not None)
+
+    def test_a_recording_acts_with_equal_bits(self, world):
+        def see(obs: dict[str, Tensor], action: Tensor, first: Tensor, start: Latent, drawn: dict[str, Tensor]) -> Latent:
+            return world.observe(obs, action, first, start, drawn).latent.flat()
+
+        with torch.no_grad():
+            recorded, one, other = (
+                Recorded(see, [*world.parameters(), *world.buffers()]),
+                world.initial(BATCH),
+                world.initial(BATCH),
+            )
+            one, other = (latent.map(torch.clone) for latent in (one, other))
+            for t in range(3):
+                now, drawn = part(rows(), slice(t, t + 1)), noise(world, (1, BATCH), f"act{t}")
+                one = see(dict(now.obs), now.action, now.is_first, one, drawn)
+                other = recorded(dict(now.obs), now.action, now.is_first, other, drawn)
+                assert same(one, other)
 
     def test_a_recording_learns_and_dreams_with_equal_bits(self, world):
         twin = type(self).make(OBSERVATION, ACTION)

@@ -164,7 +164,7 @@ def test_a_learned_start_is_a_tanh_and_the_likeliest_draw(cell):
 def test_the_start_learns_from_first_rows_alone():
     world, seen = director(), rows()
     for is_first, learns in ((seen.is_first, True), (torch.zeros(STEPS, BATCH, dtype=torch.bool), False)):
-        start = Latent(torch.zeros(BATCH, 16), torch.zeros(BATCH, 16))
+        start = Latent(torch.zeros(BATCH, 16), torch.zeros(BATCH, 16), torch.zeros(BATCH, 0))
         found = observe(world, seen._replace(is_first=is_first), start)
         (grad,) = torch.autograd.grad(found.latent.deter.sum(), [world.first.value], allow_unused=True, materialize_grads=True)
         assert bool(grad.any()) == learns
@@ -185,9 +185,9 @@ def test_what_is_seen_is_drawn_from_the_posterior_and_what_is_dreamt_from_the_pr
     torch.use_deterministic_algorithms(False)  # for the sums of the line above
     assert torch.equal(world.stored(found.latent)["stoch"], classes(found.posterior, drawn["stoch"]).to(torch.uint8))
     ahead = noise(world, (BATCH,), "dream")
-    dreamt = world.imagine(Latent(*(x[3] for x in found.latent)), seen.action[4], ahead)
+    dreamt = world.imagine(found.latent.map(lambda part: part[3]), seen.action[4], ahead)
     assert torch.equal(world.stored(dreamt)["stoch"], classes(found.prior[4], ahead["stoch"]).to(torch.uint8))
-    likeliest = world.complete(found.latent.deter)
+    likeliest = world.complete(found.latent.deter, found.latent)
     assert torch.equal(world.stored(likeliest)["stoch"], found.prior.argmax(-1).to(torch.uint8))
 
 

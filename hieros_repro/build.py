@@ -49,13 +49,12 @@ def loop(config: Plain, log: Log, recorder: Recorder, stop: Callable[[], bool]) 
         envs=envs,
         normaliser=world.normaliser(envs.spaces, envs.num_envs),
         agent=learner,
-        replays={
-            name: made(target(node), held.of(name, memory), node, parameters) for name, memory in learner.replays().items()
-        },
+        replays=made(target(node), held, memories, node, parameters) if (memories := learner.replays()) else {},
         evaluator=Evaluator(world.evaluation, plan.eval_envs, key("eval"), world.references()),
         log=log,
         save=recorder.save,
         keep_best=recorder.keep_best,
+        pictures=world.pictures,
         frames=config["env"]["action_repeat"],
     )
     return Loop(parts, plan, stop, settings)

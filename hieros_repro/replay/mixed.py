@@ -8,7 +8,7 @@ import torch
 
 from hieros_repro.determinism.keys import Key
 from hieros_repro.determinism.numerics import differences
-from hieros_repro.records import Fraction, Request, Rows, Step, Tree, UserError
+from hieros_repro.records import Fraction, Memory, Request, Rows, Step, Tree, UserError
 from hieros_repro.replay import parts
 from hieros_repro.replay.base import Choice, Held, Replay
 from hieros_repro.replay.dataset import Dataset
@@ -88,19 +88,29 @@ class Mixed(Replay):
         self.own.close()
 
 
+def require_fillable(dataset: str | None, memories: Mapping[str, Memory]) -> None:
+    """Refuses a dataset to an agent with replays of what only it can make. A dataset holds what was shown, at every step."""
+    own = [name for name, memory in memories.items() if not memory.observes or memory.every > 1]
+    states = sorted({state for memory in memories.values() for state in memory.refreshed})
+    if dataset is None or not (own or states):
+        return
+    what, use = (", ".join(own), "use") if own else (", ".join(states), "use agent.replay_context=0 or")
+    raise UserError(
+        f"replay.dataset={dataset}: this agent learns from rows that only it can make ({what}); {use} replay.dataset=null"
+    )
+
+
 def mixed(
     own: Windows, recorded: Callable[..., Windows], held: Held, *,
     dataset: str | None, dataset_part: str | None, dataset_share: Fraction,
 ) -> Replay:  # fmt: skip
-    """Own windows, with a dataset's beside them where one is named. `recorded`: makes windows like the own ones."""
+    """Own windows, with a dataset's beside them where one is named. `recorded`: makes windows like the own ones.
+
+    Whoever calls has asked `require_fillable`.
+    """
     if dataset is None:
         return own
     source = Dataset.open(dataset)
-    if held.memory.refreshed or not held.memory.observes:
-        states = f" ({', '.join(held.memory.refreshed)}); use agent.replay_context=0 or" if held.memory.refreshed else "; use"
-        raise UserError(
-            f"replay.dataset={dataset}: this agent learns from rows that only it can make{states} replay.dataset=null"
-        )
     if unlike := differences(source.spaces.plain(), held.spaces.plain()):
         listed = "".join(f"\n  {path}: {then!r} there, {now!r} here" for path, (then, now) in unlike.items())
         raise UserError(f"replay.dataset={dataset}: it was recorded in another environment:{listed}")

@@ -35,6 +35,8 @@ class Rollout(Replay):
         }
 
     def add(self, before: Step, rows: Rows, after: Step) -> None:
+        if rows.mask is not None:
+            raise ValueError("a rollout has every environment's row of every tick, so nothing may mask them")
         t = self.filled
         if not self._rows:
             self._rows = {k: np.zeros((self.length, *v.shape), v.dtype) for k, v in rows.values.items()}

@@ -49,13 +49,14 @@ class Windows(Replay):
     ):
         self.spaces, self.memory = held.spaces, held.memory
         self.lead, self.workers = lead, workers
-        self.min_size, self.samples_per_insert, self.online, self.recover = min_size, samples_per_insert, online, recover
-        num_envs, folder = held.num_envs, held.folder
+        self.samples_per_insert, self.online, self.recover = samples_per_insert, online, recover
+        num_envs, folder, enough = held.num_envs, held.folder, held.num_envs * held.memory.length
+        size, self.min_size = (_share(steps, held.memory.every, enough) for steps in (size, min_size))
         steps = -(-size // num_envs)
         if steps < held.memory.length:
             raise UserError(
                 f"replay.size={size}: {steps} steps of each of {num_envs} environments are less than one window of "
-                f"{held.memory.length}; it must be at least {num_envs * held.memory.length}"
+                f"{held.memory.length}; it must be at least {enough}"
             )
         slack = max(1, min(steps // 100, 1024))
         self.selector = selector(num_envs * (steps - held.memory.length + 1))
@@ -75,6 +76,8 @@ class Windows(Replay):
 
     def add(self, before: Step, rows: Rows, after: Step) -> None:
         own = self._everyone if rows.mask is None else np.flatnonzero(rows.mask)
+        if not len(own):
+            return
         if self._readings:
             self._read_in_time()
         self.buffer.add(self._row(before, rows), None if rows.mask is None else own)
@@ -90,6 +93,7 @@ class Windows(Replay):
         return sorted(name for name in self.bank.arrays if name not in self.memory.refreshed)
 
     def _row(self, before: Step, rows: Rows) -> dict[str, np.ndarray]:
+        """What the environments showed, unless the agent has values of its own under the same names."""
         shown = {OBS + name: value for name, value in before.obs.items()} if self.memory.observes else {}
         flags = {"is_first": before.is_first, "is_last": before.is_last, "is_terminal": before.is_terminal}
         return {**shown, "reward": before.reward, **flags, **rows.values}
@@ -195,9 +199,11 @@ class Windows(Replay):
     # -- State ---------------------------------------------------------------------------------------------------------
 
     def need(self) -> int:
-        rows = self.buffer.streams * self.buffer.steps * self._step_bytes()
+        rows, memory = self.buffer.streams * self.buffer.steps, self.memory
+        shown = rows * self._step_bytes()
+        own = 0 if memory.refreshed and memory.observes else rows * memory.row_bytes  # no file has what updates write back
         compress = self.files is not None and self.files.compress
-        return rows // _SHRINKS if compress else rows
+        return (shown // _SHRINKS if compress else shown) + own
 
     def _step_bytes(self) -> int:
         """What is shown and done in a step."""
@@ -205,7 +211,7 @@ class Windows(Replay):
         return shown + _bytes(self.spaces.action)
 
     def room(self, steps: int) -> int:
-        rows = 0 if isinstance(self.bank, Mapped) else min(steps, self.bank.count)
+        rows = 0 if isinstance(self.bank, Mapped) else min(-(-steps // self.memory.every), self.bank.count)
         return rows * (self._step_bytes() + _FLAGS + self.memory.row_bytes)
 
     def state(self) -> Tree:
@@ -284,6 +290,11 @@ class Windows(Replay):
     def close(self) -> None:
         if self.files is not None:
             self.files.close()
+
+
+def _share(steps: int, every: int, enough: int) -> int:
+    """One of `every` steps, rounded up; but what is enough stays enough."""
+    return max(-(-steps // every), min(steps, enough))
 
 
 def _bytes(space: Space) -> int:

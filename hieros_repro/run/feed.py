@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from hieros_repro.agent.base import Agent
 from hieros_repro.determinism.keys import Key
 from hieros_repro.hardware.device import Hardware
-from hieros_repro.records import Tensors, Tree, UserError
+from hieros_repro.records import Request, Tensors, Tree, UserError
 from hieros_repro.replay.base import Choice, Once, Replay
 from hieros_repro.replay.prefetch import Workers
 
@@ -31,8 +31,9 @@ class Ticket(NamedTuple):
 class Feed:
     """Batch u is chosen right after update u - lead; where that was not possible, right before update u.
 
-    Choosing is the caller's thread's, in the order of updates; gathering, drawing noise and copying may be anybody's. Tickets
-    that were chosen and not yet taken are state.
+    It can be chosen once all replays that the update waits for are ready; of the others it takes those that are ready then,
+    and does without the rest. Choosing is the caller's thread's, in the order of updates; gathering, drawing noise and copying
+    may be anybody's. Tickets that were chosen and not yet taken are state.
     """
 
     def __init__(self, agent: Agent, replays: Mapping[str, Replay], key: Key, hardware: Hardware):
@@ -46,19 +47,16 @@ class Feed:
 
     def ready(self, update: int, ending: bool) -> bool:
         """Whether update number `update` can be had now."""
-        if self._tickets:
-            return True
-        requests = self._agent.due(update)
-        return bool(requests) and all(self._replays[r.replay].ready(r, ending) for r in requests)
+        return bool(self._tickets) or self._can_choose(update, ending)
 
     def cost(self, update: int) -> int:
-        """How many steps the update replays."""
-        return max(request.batch * request.length for request in self._agent.due(update))
+        """How many steps the update replays, of the replays that it waits for: what there is of others is known too late."""
+        return max(request.batch * request.length for request in self._agent.due(update) if request.waits)
 
-    def take(self, update: int) -> tuple[Ticket, Fed]:
+    def take(self, update: int, ending: bool = False) -> tuple[Ticket, Fed]:
         """What the update is shown, once it is there."""
         if not self._tickets:
-            self._choose(update)
+            self._choose(update, ending)
         ticket = self._tickets.popleft()
         assert ticket.update == update, f"update {update} was to be shown the batch of {ticket.update}"
         return ticket, ticket.prepare()
@@ -66,18 +64,31 @@ class Feed:
     def choose_ahead(self, update: int, ending: bool) -> None:
         """After an update: chooses what may be chosen by now."""
         for ahead in range(update + 1 + len(self._tickets), update + self.lead + 1):
-            requests = self._agent.due(ahead)
-            if not requests or not all(self._replays[r.replay].ready(r, ending) for r in requests):
+            if not self._can_choose(ahead, ending):
                 return
-            self._choose(ahead)
+            self._choose(ahead, ending)
 
     def write_back(self, ticket: Ticket, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
             self._replays[name].write_back(ticket.places[name], value)
 
-    def _choose(self, update: int) -> None:
+    def _can_choose(self, update: int, ending: bool) -> bool:
+        """Whether every replay that the update waits for can serve it now. Of an agent without replays there are no updates."""
         requests = self._agent.due(update)
-        assert len({request.replay for request in requests}) == len(requests), f"update {update} asks twice for one replay"
+        if not requests and not self._replays:
+            return False
+        awaited = [request for request in requests if request.waits]
+        if not awaited:
+            raise ValueError(f"{type(self._agent).__name__} waits for no replay at update {update}; it must for one at least")
+        return all(self._serves(request, ending) for request in awaited)
+
+    def _serves(self, request: Request, ending: bool) -> bool:
+        return self._replays[request.replay].ready(request, ending)
+
+    def _choose(self, update: int, ending: bool) -> None:
+        due = self._agent.due(update)
+        assert len({request.replay for request in due}) == len(due), f"update {update} asks twice for one replay"
+        requests = [request for request in due if request.waits or self._serves(request, ending)]
         choices = {r.replay: self._replays[r.replay].choose(self._key("replay", update, r.replay), r) for r in requests}
         self._tickets.append(self._ticket(update, choices))
         self._workers.begin(self._tickets[-1].prepare, sum(choice.bytes for choice in choices.values()))

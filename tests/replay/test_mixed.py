@@ -39,12 +39,12 @@ def recorded(path: Path, lengths: tuple[int, ...] = LENGTHS, spaces: Spaces = SP
 
 def mixed(folder: Path | None, dataset: Path | None, share: float = 0.5, memory: Memory = Memory(4), **changes: Any) -> Replay:  # noqa: B008
     kind = changes.pop("kind", selector.Uniform)
-    held = Held(changes.pop("spaces", SPACES), ENVS, memory, folder)
+    held = Held(changes.pop("spaces", SPACES), ENVS, Memory(), folder)
     node = {
         **VALUES, "bias": 2.0, "dataset": str(dataset) if dataset else None, "dataset_part": None, "dataset_share": share,
         **changes,
     }  # fmt: skip
-    return made(kind, held, node, parameters)
+    return made(kind, held, {"windows": memory}, node, parameters)["windows"]
 
 
 @pytest.fixture
@@ -228,10 +228,34 @@ def test_a_dataset_of_another_environment_is_refused(dataset):
         mixed(None, dataset, spaces=other)
 
 
-@pytest.mark.parametrize("memory", [Memory(4, refreshed=("deter",)), Memory(4, observes=False)])
-def test_an_agent_that_needs_rows_of_its_own_making_is_refused(dataset, memory):
-    with pytest.raises(UserError, match="rows that only it can make"):
-        mixed(None, dataset, memory=memory)
+@pytest.mark.parametrize(
+    ("memories", "says"),
+    [
+        ({"windows": Memory(4, ("deter",))}, r"make \(deter\); use agent\.replay_context=0 or replay\.dataset=null"),
+        ({"windows": Memory(4, observes=False)}, r"make \(windows\); use replay\.dataset=null"),
+        ({"windows": Memory(4, every=2)}, r"make \(windows\); use replay\.dataset=null"),
+        (
+            {"low": Memory(4), "mid": Memory(4, ("deter",), observes=False), "high": Memory(4, observes=False, every=4)},
+            r"make \(mid, high\); use replay\.dataset=null",
+        ),
+    ],
+)
+def test_an_agent_that_needs_rows_of_its_own_making_is_refused_before_anything_is_there(tmp_path, memories, says):
+    """Nothing is read of the dataset, and no replay has made its folder."""
+    held, folder = Held(SPACES, ENVS, Memory(), tmp_path / "replay"), tmp_path / "none"
+    node = {**VALUES, "dataset": str(folder), "dataset_part": None, "dataset_share": 0.5}
+    with pytest.raises(UserError, match=rf"replay\.dataset={folder}: this agent learns from rows that only it can {says}$"):
+        made(selector.Uniform, held, memories, node, parameters)
+    assert not (tmp_path / "replay").exists()
+
+
+def test_replays_have_their_names_memories_and_folders(tmp_path):
+    node = {**VALUES, "dataset": None, "dataset_part": None, "dataset_share": 0.5}
+    memories = {"low": Memory(4), "high": Memory(5, observes=False, every=4)}
+    replays = made(selector.Uniform, Held(SPACES, ENVS, Memory(), tmp_path), memories, node, parameters)
+    assert list(replays) == ["low", "high"] and {name: replay.memory for name, replay in replays.items()} == memories
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["high", "low"]
+    assert [replay.buffer.steps for replay in replays.values()] == [40, 10]
 
 
 def test_rows_that_a_dataset_does_not_have_are_told(dataset):

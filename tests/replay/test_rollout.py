@@ -192,3 +192,8 @@ def advantages(batch: dict) -> np.ndarray:
 def test_nothing_can_be_written_back():
     with pytest.raises(ValueError, match="a rollout replay keeps nothing"):
         filled(4).write_back([], {"priority": np.ones(4)})
+
+
+def test_rows_of_some_environments_only_are_refused():
+    with pytest.raises(ValueError, match="a rollout has every environment's row of every tick"):
+        Rollout(HELD, length=4).add(row(0), Rows({"action": np.zeros(2)}, np.array([True, False])), row(1))

@@ -189,7 +189,6 @@ def test_nothing_is_ready_before_its_replays_are():
         found.append(feed.ready(0, False))
         replay.add(None, None, None)
     assert found == [False] * 3 + [True] * 2
-    assert not fed(replay, Learner({})).ready(0, False)
 
 
 def test_what_was_chosen_is_ready_even_if_no_more_can_be():

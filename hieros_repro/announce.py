@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from hieros_repro.command import conf
 from hieros_repro.determinism.numerics import differences
+from hieros_repro.log import jsonl, levels
 from hieros_repro.log.timing import peak_memory_mb
 from hieros_repro.resume import Start
 from hieros_repro.run.folder import invocation
@@ -109,9 +110,14 @@ def nothing_to_do(start: Start) -> str:
     )
 
 
+def _latest(folder: Path) -> dict[str, Any]:
+    """Of every metric of a run the last value."""
+    return {name: value for row in jsonl.read(folder / "metrics.jsonl") for name, value in row.items()}
+
+
 def end(folder: Path, results: Mapping[str, Any]) -> str:
-    """The score, the folder, and the next useful commands."""
-    lines = []
+    """How each level did last, the score, the folder, and the next useful commands."""
+    lines = [text for text in [levels.table(_latest(folder))] if text]
     if "eval/score" in results:
         spread = f" +- {results['eval/score_std']:.1f}" if "eval/score_std" in results else ""
         lines.append(f"final score {results['eval/score']:.1f}{spread} over {results['eval/episodes']} greedy episodes")

@@ -5,6 +5,7 @@ The meanings are the comments in the YAML files, so there is one place to keep t
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def _keys(path: Path, prefix: str) -> Iterator[tuple[str, str, str]]:
     """Key path, value and comment."""
     parents: list[tuple[int, str]] = []
     skipping = False
-    for line in path.read_text(encoding="utf8").splitlines():
+    for line in _written_out(path.read_text(encoding="utf8").splitlines()):
         match = re.match(r"^(\s*)(\w+):(?:\s+(?!\s*#)(.*?))?(?:\s+#\s*(.*))?$", line)
         if not match:
             continue
@@ -117,3 +118,19 @@ def _keys(path: Path, prefix: str) -> Iterator[tuple[str, str, str]]:
             parents.append((indent, key))
             continue
         yield name, value, comment or ""
+
+
+def _written_out(lines: list[str]) -> Iterator[str]:
+    """With the lines of an anchor (key: &name) repeated below every alias (key: *name)."""
+    known: dict[str, list[str]] = {}
+    for i, line in enumerate(lines, 1):
+        match = re.match(r"^( *)(\w+): ([&*])(\w+)", line)
+        if not match:
+            yield line
+            continue
+        indent, key, sign, name = match.groups()
+        if sign == "&":
+            inside = takewhile(re.compile(f"{indent} ").match, lines[i:])
+            known[name] = [below[len(indent) :] for below in inside]
+        yield f"{indent}{key}:"
+        yield from (indent + below for below in known[name] if sign == "*")

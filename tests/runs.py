@@ -71,6 +71,16 @@ DREAMS = (  # what agents that dream need to be tiny
 )
 SHORT_DIRECTOR = ("agent=director", *DREAMS)
 SHORT_DREAMER = ("agent=dreamer", *DREAMS)
+SHORT_HIEROS = (  # three levels, each with a world of its own
+    "agent=hieros",
+    *DREAMS,
+    "size.state=4",
+    "agent.goals.codes=3",
+    "agent.goals.classes=4",
+    "agent.goals.code_units=16",
+    "agent.subactor_update_every=2",
+    "agent.optimiser.warmup=0",
+)
 
 
 def compose(*overrides: str, name: str = "train") -> DictConfig:

@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +43,12 @@ def test_the_end_says_the_score_and_what_to_do_next():
     for command in ("evaluate run=outputs/x", "verify claim=same_seed run=outputs/x", "train resume=outputs/x run.steps=1200"):
         assert f"python -m hieros_repro.{command}" in said
     assert "converged" not in said
+
+
+def test_the_end_says_how_every_level_did_last(tmp_path):
+    rows = [{"step": 1, "Subactor-0/entropy": 9.0}, {"step": 2, "Subactor-0/entropy": 0.5}, {"step": 3, "eval/score": 1.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert announce.end(tmp_path, RESULTS).startswith("level       entropy\nSubactor-0      0.5\nfinal score")
 
 
 @pytest.mark.parametrize("reached, words", [(4000, "converged   at step 4,000"), (None, "converged   not within this run")])

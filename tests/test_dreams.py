@@ -90,7 +90,7 @@ def _assert_in_the_middle(folder, name):
     age, windows = state["loop"]["carry"]["age"], state["replay"]["windows"]
     assert len(state["loop"]["feed"]) == BRIEF["replay.lead"], "batches that were chosen and not learned from"
     assert (age % 8 != 0).all() and (age < BRIEF["env.length"]).all(), "neither a goal nor an episode begins"
-    assert windows["first"] > 0 and state["agent"]["updates"] > 2
+    assert windows["first"] > 0 and state["agent"]["tiers"][0]["updates"] > 2
     kept = {"director": [], "dreamer": ["deter", "stoch"]}[name]
     assert list(windows["refreshed"]) == kept and bool(windows["unseen"]) == (name == "dreamer")
 
@@ -158,7 +158,8 @@ def test_the_parameters_kept_as_the_best_act_like_the_whole_checkpoint_of_their_
 def learned(name: str, precision: str, seed: int, updates: int) -> Hierarchy:
     agent = MAKE[name](seed=seed, how=making.hardware(precision))
     for number in range(updates):
-        batch, noise = making.experience(agent, seed=seed), agent.learn_noise(Key(seed)("learn", number), {})
+        batch = making.experience(agent, seed=seed)
+        noise = agent.learn_noise(Key(seed)("learn", number), batch)
         agent.learn(agent.hardware.to_device(batch), agent.hardware.to_device(noise), number)
     return agent
 
@@ -211,7 +212,7 @@ def test_an_agents_state_holds_everything_that_learning_changes(name, precision)
 
 
 def test_values_of_replayed_rows_need_two_rows():
-    assert director(making.ONE_ACTION, "agent.batch_length=1").batch_length == 1
+    assert director(making.ONE_ACTION, "agent.batch_length=1").due(0)[0].length == 1
     with pytest.raises(UserError, match=r"levels.actor.replay_value: .*windows of 2 rows or more"):
         dreamer(making.ONE_ACTION, "agent.batch_length=1")
 

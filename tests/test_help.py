@@ -43,7 +43,7 @@ def test_every_key_has_a_line_with_its_meaning(words):
 
 def test_groups_are_listed_with_the_chosen_option_marked():
     text = page("train", "", ["agent=random", "determinism=off"])
-    assert re.search(r"^  agent +director  dqn  dreamer  ppo  \[random\]", text, re.MULTILINE)
+    assert re.search(r"^  agent +director  dqn  dreamer  hieros  hieros_compat  ppo  \[random\]", text, re.MULTILINE)
     assert re.search(r"^  determinism +\[off\]  strict  warn$", text, re.MULTILINE)
     assert "_vector" not in text
 
@@ -68,6 +68,15 @@ def test_the_levels_of_a_hierarchy_have_their_keys_below_their_names():
         assert f"  agent.levels.{key} " in text
     assert "  agent.levels.manager.rewards.novelty = 0.1 " in text and "  world.cell = gru " in text
     assert "_partial_" not in text and "_director_level" not in text
+
+
+def test_what_levels_have_in_common_is_shown_for_each():
+    """In the file some levels are said to be like others (an anchor and its aliases)."""
+    text = page("train", "", ["agent=hieros"])
+    for level in ("level_0", "level_1", "level_2"):
+        assert f"  agent.levels.{level}.rewards.goal = " in text and f"  agent.levels.{level}.discount = 0.997 " in text
+    assert "agent.levels.level_3.rewards.goal" not in text and "agent.levels.rewards" not in text
+    assert not re.search(r" = [&*]", text)
 
 
 def test_help_shows_the_keys_of_the_groups_that_were_chosen():

@@ -59,9 +59,9 @@ class Agent(ABC):
         """What it makes of an update's batches, to be looked at: name -> frames (height, width, 3) uint8. Changes nothing."""
         return {}
 
-    def beside(self, carry: Carry) -> np.ndarray | None:
-        """An image of the goal that environment 0 is acted in for, to be shown beside it, if there is one."""
-        return None
+    def beside(self, carry: Carry) -> Mapping[str, np.ndarray]:
+        """Images to be shown beside environment 0, by name: of the goals it is acted in for, if there are any."""
+        return {}
 
     def parameters(self) -> Tensors:
         """Every trained tensor by name, as it is now."""

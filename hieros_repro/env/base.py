@@ -49,6 +49,10 @@ class Env(ABC):
         """A picture (height, width, 3) uint8 of the present state."""
         raise CannotRender(f"{type(self).__name__} cannot be rendered: it has no render()")
 
+    def pictures(self, snapshots: Sequence[Tree]) -> Mapping[str, np.ndarray]:
+        """What environments like this one have been through, out of their snapshots: name -> (height, width, 3) uint8."""
+        return {}
+
     def close(self) -> None:
         """Frees what the environment holds."""
 

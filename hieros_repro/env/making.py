@@ -1,8 +1,11 @@
 """From a class and its configuration to environments: what each is wrapped into, and what many of them are put into."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from hieros_repro.determinism.keys import Key
 from hieros_repro.env.base import Env
@@ -55,6 +58,13 @@ class Recipe(NamedTuple):
 
     def references(self) -> Mapping[str, float]:
         return self.make.kind.references(**self.make.values)
+
+    def pictures(self, envs: Vector) -> Mapping[str, np.ndarray]:
+        """What such environments show of their past, all of them together; one more is made for it, where they do."""
+        if self.make.kind.pictures is Env.pictures:
+            return {}
+        with closing(self.make()) as env:
+            return env.pictures(envs.snapshots())
 
     def normaliser(self, spaces: Spaces, num_envs: int) -> Normaliser:
         return Normaliser(spaces, num_envs, **self.normalise)

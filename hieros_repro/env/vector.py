@@ -91,6 +91,10 @@ class Vector:
     def render(self, env: int) -> np.ndarray:
         return self.batch.render(env)
 
+    def snapshots(self) -> list[Tree]:
+        """Of every environment, where it takes them."""
+        return self.batch.snapshot()
+
     def close(self) -> None:
         self.batch.close()
 

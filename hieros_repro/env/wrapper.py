@@ -1,6 +1,6 @@
 """What any single environment can be wrapped into. A wrapper's own state, if it has one, is part of the snapshot."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,9 @@ class Wrapper(Env):
 
     def render(self) -> np.ndarray:
         return self.env.render()
+
+    def pictures(self, snapshots: Sequence[Tree]) -> Mapping[str, np.ndarray]:
+        return self.env.pictures(snapshots)
 
     def close(self) -> None:
         self.env.close()
@@ -81,6 +84,9 @@ class TimeLimit(Wrapper):
     def restore(self, seed: int, snapshot: Tree) -> dict[str, np.ndarray]:
         self.steps = snapshot["steps"]
         return self.env.restore(seed, snapshot["inner"])
+
+    def pictures(self, snapshots: Sequence[Tree]) -> Mapping[str, np.ndarray]:
+        return self.env.pictures([snapshot["inner"] for snapshot in snapshots])
 
 
 class Resize(Wrapper):

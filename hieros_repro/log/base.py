@@ -10,7 +10,7 @@ import numpy as np
 from hieros_repro.log import jsonl
 from hieros_repro.log.health import Health
 from hieros_repro.log.jsonl import JsonLines
-from hieros_repro.log.video import write_video
+from hieros_repro.log.video import write_picture, write_video
 from hieros_repro.records import Episode, Hint, Metrics, Tree
 
 FILES = ("metrics", "timing", "episodes", "ledger")
@@ -142,7 +142,15 @@ class Log:
             sink.say(text)
 
     def video(self, step: int, name: str, frames: Sequence[np.ndarray], fps: int) -> Path:
-        path = write_video(self.folder / "videos" / f"{name}-step_{step}", frames, fps, self.video_format)
+        return self._shown(step, name, write_video(self._film(step, name), frames, fps, self.video_format))
+
+    def pictures(self, step: int, images: Mapping[str, np.ndarray]) -> list[Path]:
+        return [self._shown(step, name, write_picture(self._film(step, name), image)) for name, image in images.items()]
+
+    def _film(self, step: int, name: str) -> Path:
+        return self.folder / "videos" / f"{name}-step_{step}"
+
+    def _shown(self, step: int, name: str, path: Path) -> Path:
         for sink in self.sinks:
             sink.video(step, name, path)
         return path

@@ -40,7 +40,7 @@ class TensorBoard(Silent):
         from PIL import Image
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        content = path.read_bytes() if path.suffix == ".gif" else _animated(path)
+        content = path.read_bytes() if path.suffix in (".gif", ".png") else _animated(path)
         with Image.open(BytesIO(content)) as image:
             width, height = image.size
         picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content)

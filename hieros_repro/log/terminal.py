@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hieros_repro.log import levels
 from hieros_repro.log.base import Silent, Sink
 
 
@@ -93,6 +94,7 @@ class Panel(Lines):
         from rich.panel import Panel as Box
         from rich.progress_bar import ProgressBar
         from rich.table import Table
+        from rich.text import Text
 
         step = self._metrics["step"]
         table = Table.grid(padding=(0, 2))
@@ -103,6 +105,8 @@ class Panel(Lines):
         for name, label in (("episode/score", "training score"), ("eval/score", "evaluation")):
             if name in self._metrics:
                 table.add_row(label, f"{self._metrics[name]:.1f}")
+        if learning := levels.table(self._metrics):
+            table.add_row("learning", Text(learning, no_wrap=True))
         shares = {name[6:]: value for name, value in self._timing.items() if name.startswith("share/")}
         if shares:
             ordered = sorted(shares.items(), key=lambda item: -item[1])

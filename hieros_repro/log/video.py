@@ -1,4 +1,4 @@
-"""Writing frames as mp4 (with the extra [video]) or gif (always)."""
+"""Writing frames as mp4 (with the extra [video]) or gif (always), and single pictures as png."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -16,6 +16,18 @@ def write_video(path: Path, frames: Sequence[np.ndarray], fps: int, form: str = 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
     (_write_mp4 if form == "mp4" else _write_gif)(partial, frames, fps)
+    partial.replace(path)
+    return path
+
+
+def write_picture(path: Path, image: np.ndarray) -> Path:
+    """Writes an image (height, width, 3) uint8 to `path` with the suffix .png, and returns that path."""
+    from PIL import Image
+
+    path = path.with_suffix(".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{path.name}")
+    Image.fromarray(image).save(partial, format="PNG")
     partial.replace(path)
     return path
 

@@ -35,7 +35,11 @@ class WandB(Silent):
         self._run.log({f"timing/{name}": value for name, value in row.items() if name != "step"}, step=row["step"])
 
     def video(self, step: int, name: str, path: Path) -> None:
-        self._run.log({name: self._wandb.Video(str(path), format="gif" if path.suffix == ".gif" else "mp4")}, step=step)
+        shown: Any = self._wandb.Image(str(path)) if path.suffix == ".png" else self._film(path)
+        self._run.log({name: shown}, step=step)
+
+    def _film(self, path: Path) -> Any:
+        return self._wandb.Video(str(path), format="gif" if path.suffix == ".gif" else "mp4")
 
     def close(self) -> None:
         self._run.finish()

@@ -34,6 +34,11 @@ class Weight(nn.Module):
         self.adaptive, self.low, self.high = adaptive, low, high
         self.register_buffer("weight", torch.full((count,), float(start if adaptive else aim)))
 
+    def set(self, weight: float) -> None:
+        """A fixed weight's value from now on."""
+        if not self.adaptive:
+            self.weight.fill_(weight)
+
     @torch.no_grad()
     def forward(self, measured: Tensor) -> Tensor:
         """The weights (count,) for quantities whose means are `measured` (count,), after moving them by one step."""

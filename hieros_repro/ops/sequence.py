@@ -16,6 +16,16 @@ def split_steps(x: Shaped[Tensor, "H N ..."], k: int) -> Shaped[Tensor, "K M ...
     return x.unflatten(0, (_pieces(len(x), k), k)).transpose(0, 1).flatten(1, 2)
 
 
+def following(x: Shaped[Tensor, "T B ..."], horizon: int) -> Shaped[Tensor, "H1 N ..."]:
+    """What comes with each of T B rows and with the `horizon` rows after it; after a sequence's end, those of the next sequence
+    from its beginning. Column t B + b belongs to row t of sequence b."""
+    steps, longer = len(x), [x]
+    while len(longer) * steps < steps + horizon:
+        longer.append(longer[-1].roll(-1, 1))
+    line = torch.cat(longer)
+    return torch.stack([line[h : h + steps].flatten(0, 1) for h in range(horizon + 1)])
+
+
 def every(x: Shaped[Tensor, "H1 N ..."], k: int) -> Shaped[Tensor, "P1 N ..."]:
     """States 0, k, 2k, ..., H."""
     _pieces(len(x) - 1, k)

@@ -118,7 +118,7 @@ class Evaluator:
                 yield name, frames, SLOWER
 
     def film(self, agent: Agent, normaliser: Normaliser, step: int) -> list[np.ndarray]:
-        """The frames of one greedy episode, beside each the goal the agent acts for there, if it has any."""
+        """The frames of one greedy episode, beside each the goals the agent acts for there, if it has any."""
         key = self._key(step, "film")
         envs = self._make(lambda env, episode: key(env, episode).seed(), 1, True)
         frames, goals = [], []
@@ -133,10 +133,11 @@ class Evaluator:
         raise AssertionError("play() goes on for ever")
 
 
-def _beside(tick: int, frame: np.ndarray, goal: np.ndarray | None) -> np.ndarray:
-    if goal is None:
+def _beside(tick: int, frame: np.ndarray, goals: Mapping[str, np.ndarray]) -> np.ndarray:
+    if not goals:
         return frame
-    return grid(f"step {tick} of an episode", ["environment", "goal"], [Row("", [frame, goal], [PLAIN, PLAIN])])
+    images = [frame, *goals.values()]
+    return grid(f"step {tick} of an episode", ["environment", *goals], [Row("", images, [PLAIN] * len(images))])
 
 
 def play(agent: Agent, envs: Vector, normaliser: Normaliser, noise: NoiseFeed, greedy: bool) -> Iterator[tuple[Step, Carry]]:

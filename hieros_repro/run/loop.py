@@ -37,6 +37,7 @@ class Parts(NamedTuple):
     log: Log
     save: Callable[[int, Mapping[str, Tree]], None]
     keep_best: Callable[[int, float, Tree], None]
+    pictures: Callable[[Vector], Mapping[str, np.ndarray]]
     frames: int = 1  # environment frames per step
 
 
@@ -57,8 +58,8 @@ class Loop:
         self.carry: Carry = None
         self.evaluations: list[list[float]] = []  # [step, mean score], scheduled ones
         self.tally = Tally()
-        self._learned: Mapping[str, Any] = {}  # metrics of the latest update
-        self._shown: Mapping[str, Any] = {}  # its batches
+        self._learned: Mapping[str, Any] = {}  # metrics, each of the latest update that gave it
+        self._shown: Mapping[str, Any] = {}  # batches, each of the latest update that had it
         self._looked = {"fingerprint": 0, "log": 0, "eval": 0, "video": 0}  # the step at which each was last done
 
     def run(self) -> Result | None:
@@ -101,8 +102,7 @@ class Loop:
     def _tick(self) -> None:
         """act, step, remember, learn."""
         transitions = self._collect() if self.plan.collect else self.parts.envs.num_envs
-        self.step += transitions
-        self.tick += 1
+        self.step, self.tick = self.step + transitions, self.tick + 1
         if self.update or self.feed.ready(0, self.step >= self.plan.steps):  # nothing is owed for steps before that
             self.pace.earn(transitions)
         while self._learn_once():
@@ -134,16 +134,16 @@ class Loop:
         parts, ending = self.parts, self.step >= self.plan.steps
         if not self.feed.ready(self.update, ending) or not self.pace.spend(self.feed.cost(self.update)):
             return False
-        ticket, (batches, noise, _) = self.feed.take(self.update)
+        ticket, (batches, noise, _) = self.feed.take(self.update, ending)
         self.watch.lap("replay")
         fingerprint = self.update == 0 or self._due("fingerprint", self.plan.fingerprint_every)
         weights = {name: tensor.clone() for name, tensor in parts.agent.parameters().items()} if fingerprint else {}
-        self._learned, write_backs = parts.agent.learn(batches, noise, self.step)
-        self._shown = batches
+        learned, write_backs = parts.agent.learn(batches, noise, self.step)
+        self._learned, self._shown = {**self._learned, **learned}, {**self._shown, **batches}
         self.feed.write_back(ticket, write_backs)
         self.feed.choose_ahead(self.update, ending)
         self.update += 1
-        wrong = not_finite(self._learned, parts.agent.parameters())
+        wrong = not_finite(learned, parts.agent.parameters())
         if fingerprint or wrong:
             known = {"batch": batches, "noise": noise, "parameters": parts.agent.parameters()}
             self._fingerprint(known | ({"weights": weights} if weights else {}) | parts.agent.trace())
@@ -155,19 +155,19 @@ class Loop:
 
     def _look(self) -> None:
         """Everything that is due. What a stop cuts short is done when the run goes on."""
-        plan, ending = self.plan, self.step >= self.plan.steps
+        parts, plan, ending = self.parts, self.plan, self.step >= self.plan.steps
         if ending and self._looked["fingerprint"] < self.step:
-            self._fingerprint({"parameters": self.parts.agent.parameters()})
+            self._fingerprint({"parameters": parts.agent.parameters()})
         if self._due("log", plan.log_every) or (ending and self._looked["log"] < self.step):
             self._log_row()
         if self._due("eval", plan.eval_every) and not ending:
             self._evaluate_scheduled()
         due_now = self._due("video", plan.video_every) and (ending or not self._awaits_batch())
         if due_now or (plan.final_video and ending and self._looked["video"] < self.step):
-            parts = self.parts
             films = parts.evaluator.films(parts.agent, parts.normaliser, self.step, self._shown, parts.hardware)
             for name, frames, slower in films:
                 parts.log.video(self.step, name, frames, max(1, plan.video_fps // slower))
+            parts.log.pictures(self.step, parts.pictures(parts.envs))
             self._looked["video"] = self.step
         self.watch.lap("look")
 

@@ -38,8 +38,9 @@ class AgentContract:
         return agent.act(making.seen(spaces, 5), agent.initial(5), noise, **changes)[0]
 
     def learn(self, agent: Agent, spaces: Spaces, update: int = 0) -> None:
-        if agent.due(update):
-            making.learn(agent, making.experience(agent, spaces), update)
+        asked = {request.replay for request in agent.due(update)}
+        if asked:
+            making.learn(agent, {n: b for n, b in making.experience(agent, spaces).items() if n in asked}, update)
 
     def history(self, agent: Agent, spaces: Spaces, ticks: int = 4, other: int | None = None) -> tuple[list[np.ndarray], Any]:
         """The actions of so many ticks from the start, and the carry. `other`: this environment sees something else."""

@@ -22,7 +22,12 @@ TINY = (
 OWN = {
     "director": ("agent.imag_horizon=4", "agent.subactor_update_every=2", "agent.goals.codes=3", "agent.goals.classes=4"),
     "dreamer": ("agent.imag_horizon=3", "agent.optimiser.warmup=0"),
-}
+    "hieros": (  # three levels that act every 1, 2 and 4 steps
+        "size.state=4", "agent.imag_horizon=4", "agent.subactor_update_every=2", "agent.goals.codes=3", "agent.goals.classes=4",
+        "agent.goals.code_units=16", "agent.optimiser.warmup=0",
+    ),
+}  # fmt: skip
+OWN["hieros_compat"] = OWN["hieros"]
 
 
 @cache
@@ -39,12 +44,13 @@ def hierarchy(
     return build.construct(given, spaces, Key(seed)("init"), how or hardware(), 1000)
 
 
-director, dreamer = partial(hierarchy, "director"), partial(hierarchy, "dreamer")
+director, dreamer, hieros = (partial(hierarchy, name) for name in ("director", "dreamer", "hieros"))
 
 
 def update(agent: Hierarchy, batches: dict[str, Any], number: int = 0, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Metrics and write-backs of one update with the noise of its number. `changes` replace parts of the noise."""
-    noise = dict(agent.learn_noise(Key(0)("learn", number), batches)) | changes
+    """Metrics and write-backs of one update with the noise of its number. `changes` replace parts of the lowest world's."""
+    noise = dict(agent.learn_noise(Key(0)("learn", number), batches))
+    noise["windows"] = noise["windows"] | changes
     return agent.learn(hardware().to_device(batches), hardware().to_device(noise), 100)
 
 
@@ -56,7 +62,8 @@ def three(spaces: Spaces = ONE_ACTION, **values: Any) -> Hierarchy:
     """Director with a level in between."""
     levels = settings("director")["levels"]
     middle = {**levels["manager"], "rewards": {"goal": 1.0, "extrinsic": 0.5}}
-    return director(spaces, levels={"worker": levels["worker"], "middle": middle, "manager": levels["manager"]}, **values)
+    stack = {"worker": levels["worker"], "middle": middle, "manager": levels["manager"]}
+    return director(spaces, levels=stack, max_hierarchy=3, **values)
 
 
 def drawn(agent: Hierarchy, tick: int, envs: int) -> dict[str, np.ndarray]:

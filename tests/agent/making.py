@@ -1,5 +1,6 @@
 """Agents and experience for tests, without environments."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hieros_repro.agent.dqn import DQN
 from hieros_repro.agent.ppo import PPO
 from hieros_repro.determinism.keys import Key
 from hieros_repro.hardware.device import Hardware
-from hieros_repro.records import Space, Spaces, Step
+from hieros_repro.records import Request, Space, Spaces, Step
 
 VECTOR = Space("vector", (3,))
 IMAGE = Space("image", (16, 16, 3))
@@ -90,12 +91,11 @@ def rollout(agent: Agent, spaces: Spaces = ONE_ACTION, length: int = 12, envs: i
 
 def windows(agent: Agent, spaces: Spaces = ONE_ACTION, seed: int = 1) -> dict[str, Any]:
     """A batch of windows as a replay of windows gives it, some across ends of both kinds, acted by the agent itself. What
-    updates write back comes as of the first step only."""
-    [request] = agent.due(0)
+    updates write back comes as of the first step only. Of further replays, what the agent remembers of a life."""
+    [request, *others] = agent.due(0)
     draw, shape = np.random.default_rng(seed), (request.batch, request.length)
     window, t = np.indices(shape)
-    age = (window + t) % 6  # of an episode: rows 0 to 5
-    flags = {"is_first": age == 0, "is_last": age == 5, "is_terminal": (age == 5) & (window % 2 == 0)}  # elsewhere time-outs
+    flags = _flags(window, t)
     flags["is_first"][:, 0] = True
     obs = {name: _observation(space, shape, draw) for name, space in spaces.observation.items()}
     noise, rows = agent.act_noise(Key(seed)("act"), request.length, request.batch), []
@@ -103,9 +103,40 @@ def windows(agent: Agent, spaces: Spaces = ONE_ACTION, seed: int = 1) -> dict[st
         now = seen(spaces, request.batch)._replace(obs={name: array[:, tick] for name, array in obs.items()})
         drawn = {name: block[tick] for name, block in noise.items()}
         rows.append(agent.act(now, agent.initial(request.batch), drawn)[2]["windows"].values)
-    reward, action = draw.normal(size=shape).astype(np.float32), np.stack([row["action"] for row in rows], 1)
-    before = {name: rows[0][name] for name in agent.replays()["windows"].refreshed}
-    return {"windows": {"obs": obs, "action": action, "reward": reward, **flags, **before}}
+    refreshed, reward = agent.replays()["windows"].refreshed, draw.normal(size=shape).astype(np.float32)
+    own = {name: np.stack([row[name] for row in rows], 1) for name in rows[0] if name not in refreshed}
+    batch = {"obs": obs, **own, "reward": reward, **flags} | {name: rows[0][name] for name in refreshed}
+    return {"windows": batch} | (_remembered(agent, spaces, others, seed) if others else {})
+
+
+def _flags(env: np.ndarray, t: Any) -> dict[str, np.ndarray]:
+    """Of episodes of six rows, which in every second environment end by a time-out."""
+    age = (env + t) % 6
+    return {"is_first": age == 0, "is_last": age == 5, "is_terminal": (age == 5) & (env % 2 == 0)}
+
+
+def _remembered(agent: Agent, spaces: Spaces, requests: Sequence[Request], seed: int) -> dict[str, Any]:
+    """The first rows of some replays in a life of the agent, in which not all environments' episodes begin at once."""
+    envs, length = np.arange(requests[0].batch), requests[0].length
+    draw, carry, tick = np.random.default_rng(seed), agent.initial(len(envs)), 0
+    noise = agent.act_noise(Key(seed)("act"), length * max(memory.every for memory in agent.replays().values()), len(envs))
+    lived: dict[str, list[list[dict[str, Any]]]] = {request.replay: [[] for _ in envs] for request in requests}
+    while any(len(own) < length for every in lived.values() for own in every):
+        flags = _flags(envs, tick) | ({"is_first": envs >= 0} if tick == 0 else {})
+        now = seen(spaces, len(envs), seed + tick)._replace(reward=draw.normal(size=len(envs)).astype(np.float32), **flags)
+        _, carry, found = agent.act(now, carry, {name: block[tick] for name, block in noise.items()})
+        tick += 1
+        for replay, rows in found.items():
+            for env in envs[rows.mask] if replay in lived else []:
+                lived[replay][env].append({name: value[env] for name, value in rows.values.items()})
+    return {replay: _batch([own[:length] for own in every]) for replay, every in lived.items()}
+
+
+def _batch(windows: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """What agents remember of what they saw stands apart from the rest."""
+    values = {name: np.stack([[row[name] for row in rows] for rows in windows]) for name in windows[0][0]}
+    obs = {name.removeprefix("obs."): value for name, value in values.items() if name.startswith("obs.")}
+    return {"obs": obs} | {name: value for name, value in values.items() if not name.startswith("obs.")}
 
 
 def learn(agent: Agent, batches: dict[str, Any], update: int = 0, step: int = 100) -> dict[str, Any]:

@@ -17,16 +17,20 @@ STEERED = partial(Weight, adaptive=True, start=1.0, low=1e-5, high=1.0)
 HALF = math.log(3.0)  # log-odds of 3/4
 
 
-def goals(width: int = 6, codes: int = 3, classes: int = 4, layers: int = 1, kl=FIXED, aim: float = 0.5) -> Goals:
-    made = Goals(width, STYLE, codes=codes, classes=classes, layers=layers, units=8, scale=1.0, kl=kl, kl_aim=aim)
+def goals(width: int = 6, codes: int = 3, classes: int = 4, layers: int = 1, kl=FIXED, aim: float = 0.5, **changes) -> Goals:
+    values = {
+        "units": 8, "code_units": 8, "scale": 1.0, "output": "linear", "draw": "sampled", "told": "state", "states": "plain",
+        "novelty": "matching", "error": "sum", "reward": "plain", "learn_from": "replay",
+    } | changes  # fmt: skip
+    made = Goals(width, STYLE, codes=codes, classes=classes, layers=layers, kl=kl, kl_aim=aim, **values)
     fill(made, Key(4)("init"))
     return made
 
 
 @torch.no_grad()
-def by_hand(kl=FIXED) -> Goals:
+def by_hand(kl=FIXED, **changes) -> Goals:
     """States (a, b): a code of two classes with log-odds a ln 3; it means (2, 0) or (0, 6)."""
-    made = goals(2, 1, 2, 0, kl)
+    made = goals(2, 1, 2, 0, kl, **changes)
     made.encoder_out.weight.copy_(torch.tensor([[HALF, 0.0], [0.0, 0.0]]))
     made.decoder_out.weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 6.0]]))
     return made
@@ -130,5 +134,111 @@ def test_under_autocast_what_comes_out_is_float32():
 
 def test_no_goals_are_nothing():
     none = NoGoals(6, STYLE)
-    assert none.width == 0 and not list(none.parameters())
+    assert none.width == none.size == 0 and not list(none.parameters())
     assert none.noise(Key(1)("learn"), 5, 7) == {} == none.losses(normal(5, 6), {})
+    states = normal(5, 6)
+    assert torch.equal(none.space(states), states) and torch.equal(none.state(states), states)
+    assert none.tell(normal(2, 3, 4)).shape == (2, 3, 0) and none.meaning(normal(2, 3, 0)).shape == (2, 3, 0)
+    assert none.novelty(states, {}).tolist() == [0.0] * 5
+
+
+# -- Other ways, by hand ---------------------------------------------------------------------------------------------------
+
+CODES = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])  # the last one is none
+
+
+def test_the_error_of_a_state_is_the_sum_or_the_mean_over_its_dimensions():
+    # as above: 2 and 26, of two dimensions
+    found = by_hand(error="mean").losses(torch.ones(2, 2), drawn(0.7, 0.8))
+    assert found["subgoal_error"].item() == pytest.approx((1 + 13) / 2)
+
+
+def test_the_likeliest_code_needs_no_noise_and_has_the_same_gradient():
+    # p = (3/4, 1/4): the first class for both states, though 0.8 would draw the second
+    made = by_hand(draw="likeliest")
+    assert made.noise(Key(1)("learn"), 5, 7) == {}
+    assert made.losses(torch.ones(2, 2), {})["subgoal_error"].item() == pytest.approx(2)
+    assert made.novelty(torch.tensor([[1.0, 1.0], [-1.0, 1.0]]), {}).tolist() == pytest.approx([1.0, (1 + 25) / 2])
+    made.losses(torch.ones(1, 2), {})["subgoal_error"].backward()
+    assert made.encoder_out.bias.grad.tolist() == pytest.approx([3.0, -3.0], abs=1e-5)
+
+
+def test_policies_are_told_states_or_codes_and_both_mean_the_same():
+    states, codes = by_hand(), by_hand(told="code")
+    assert (states.width, states.size, codes.width, codes.size) == (2, 2, 2, 2)
+    assert (goals().width, goals(told="code").width, goals().size) == (6, 12, 12)
+    assert states.tell(CODES[:2]).tolist() == [[2, 0], [0, 6]] and torch.equal(codes.tell(CODES), CODES)
+    for made in (states, codes):
+        assert made.meaning(made.tell(CODES[:2])).tolist() == [[2, 0], [0, 6]]
+
+
+@torch.no_grad()
+def test_no_code_means_nothing_not_what_the_decoder_makes_of_zeros():
+    made = by_hand(told="code")
+    made.decoder_out.bias.copy_(torch.tensor([1.0, -1.0]))
+    assert made.decode(CODES).tolist() == [[3, -1], [1, 5], [1, -1]]
+    assert made.meaning(CODES).tolist() == [[3, -1], [1, 5], [0, 0]]
+
+
+def test_states_may_be_spoken_of_by_their_symlog():
+    # e^1 - 1 is 1 in the code's space: p = (3/4, 1/4) there; the code (1, 0) means the state (e^2 - 1, 0)
+    made, e = by_hand(states="symlog"), math.e
+    states = torch.tensor([[e - 1, e - 1], [1 - e, 0.0]])
+    assert made.space(states).flatten().tolist() == pytest.approx([1, 1, -1, 0])
+    torch.testing.assert_close(made.state(made.space(states)), states)
+    assert made.encode(states).exp().flatten().tolist() == pytest.approx([0.75, 0.25, 0.25, 0.75])
+    assert made.state(made.meaning(made.tell(CODES[:1]))).flatten().tolist() == pytest.approx([e**2 - 1, 0])
+    plain = by_hand()
+    assert torch.equal(plain.space(states), states) and torch.equal(plain.state(states), states)
+
+
+def test_errors_and_novelty_of_symlog_states_are_between_symlogs():
+    # (1, 1) in that space is rebuilt as (2, 0) or (0, 6), as in the losses above
+    made, states = by_hand(states="symlog"), torch.full((2, 2), math.e - 1)
+    assert made.losses(states, drawn(0.7, 0.8))["subgoal_error"].item() == pytest.approx(14)
+    assert made.novelty(states, drawn(0.7, 0.8)).tolist() == pytest.approx([1.0, 13.0])
+
+
+def test_mixed_novelty_compares_symlog_states_with_plain_ones():
+    # (2 - 1.71828)^2 and (0 - 1.71828)^2; a state that is rebuilt without fault, (2, 0) in symlog, is novel all the same
+    e = math.e
+    mixed, matching = (by_hand(states="symlog", novelty=how) for how in ("mixed", "matching"))
+    found = mixed.novelty(torch.full((1, 2), e - 1), drawn(0.7))
+    assert found.item() == pytest.approx(((3 - e) ** 2 + (e - 1) ** 2) / 2)
+    perfect = torch.tensor([[e**2 - 1, 0.0]])
+    assert mixed.novelty(perfect, drawn(0.0)).item() == pytest.approx((3 - e**2) ** 2 / 2)
+    assert matching.novelty(perfect, drawn(0.0)).item() == pytest.approx(0, abs=1e-6)
+    # what is learned is the same
+    same = [made.losses(perfect, drawn(0.0))["subgoal_error"].item() for made in (mixed, matching)]
+    assert same == pytest.approx([0, 0], abs=1e-6)
+
+
+@torch.no_grad()
+def test_activated_outputs_are_normalised_and_hardly_negative():
+    # 1 and 3 become -1 and 1, and elu makes e^-1 - 1 and 1 of these: a state of -5, -7 cannot be spoken of
+    linear, activated = by_hand(), goals(2, 1, 2, 1, output="activated")
+    linear.decoder_out.weight.copy_(torch.tensor([[-5.0, 0.0], [-7.0, 6.0]]))
+    assert linear.decode(CODES[:2]).tolist() == [[-5, -7], [0, 6]]
+    activated.decoder_out.affine.weight.copy_(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
+    assert activated.decode(CODES[:1]).flatten().tolist() == pytest.approx([1 / math.e - 1, 1], abs=1e-3)
+    activated.decoder_out.affine.weight.copy_(torch.tensor([[-5.0, 0.0], [-7.0, 6.0]]))
+    assert activated.decode(CODES[:1]).flatten().tolist() == pytest.approx([1, 1 / math.e - 1], abs=1e-3)
+
+
+def test_an_activated_output_is_the_last_of_the_layers():
+    linear, activated = (goals(layers=3, output=how) for how in ("linear", "activated"))
+    assert len(linear.encoder.blocks) == 3 and len(activated.encoder.blocks) == 2
+    assert activated.encode(normal(5, 6)).shape == (5, 3, 4) and activated.decode(normal(5, 12)).shape == (5, 6)
+    assert (activated.decode(normal(500, 12)) > -1.0).all() and (linear.decode(normal(500, 12)) < -1.0).any()
+
+
+def test_encoder_and_decoder_have_widths_of_their_own():
+    made = goals(layers=2, units=5, code_units=7)
+    assert (made.encoder.outputs, made.decoder.outputs) == (7, 5)
+
+
+def test_what_is_paid_is_what_was_measured_or_its_symlog_from_0_on():
+    measured = torch.tensor([-2.0, 0.0, 1.0, math.e - 1])
+    for made in (goals(), NoGoals(6, STYLE)):
+        assert torch.equal(made.reward(measured), measured)
+    assert goals(reward="symlog").reward(measured).tolist() == pytest.approx([0, 0, math.log(2), 1])

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from hieros_repro import build
-from hieros_repro.agent import hierarchy
 from hieros_repro.agent.dream import RollOut, trajectories
 from hieros_repro.agent.hierarchy import Hierarchy
 from hieros_repro.agent.level import Judged, Level, Replayed, Trajectory
@@ -18,14 +17,14 @@ from hieros_repro.ops.action import Codes
 from hieros_repro.records import Request, Space, Spaces
 from hieros_repro.world.base import Latent
 from tests.agent import making
-from tests.agent.dreaming import director, drawn, dreamer, floats, lived, three, update
+from tests.agent.dreaming import director, drawn, dreamer, floats, hieros, lived, three, update
 from tests.agent.making import ACTIONS, IMAGE, ONE_ACTION, VECTOR, hardware
 from tests.runs import compose
 from tests.world.observations import count
 
 RECORDED = Hardware(device="cpu", precision="fp32", threads=1, compile="record", ranks=1)
 HALF = Hardware(device="cpu", precision="bf16", threads=1, compile=None, ranks=1)
-BOTH = pytest.mark.parametrize("make", [director, dreamer])
+EVERY = pytest.mark.parametrize("make", [director, dreamer, hieros])
 
 
 # -- What it learns from ----------------------------------------------------------------------------------------------------
@@ -33,7 +32,7 @@ BOTH = pytest.mark.parametrize("make", [director, dreamer])
 
 def numbered(agent: Hierarchy, first: tuple[int, ...] = ()) -> dict[str, Any]:
     """One window whose row t has the vector (t, t, t), the reward t and the action t % 4."""
-    rows = agent.batch_length + agent.context
+    rows = agent.due(0)[0].length
     t = torch.arange(rows)
     flags = {"is_first": torch.isin(t, torch.tensor([0, *first])), "is_last": t == 3, "is_terminal": t == 3}
     batch = {"obs": {"vector": t.float().unsqueeze(-1).expand(-1, 3)}, "action": t % 4, "reward": t.float(), **flags}
@@ -43,16 +42,16 @@ def numbered(agent: Hierarchy, first: tuple[int, ...] = ()) -> dict[str, Any]:
 
 
 def test_rows_come_with_the_action_that_led_to_them():
-    rows, start = director()._rows(numbered(director()))
+    rows, start = director().tiers[0].rows(numbered(director()))
     assert rows.obs["vector"][:, 0, 0].tolist() == rows.reward[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
     assert not rows.action[0].any()
     assert rows.action[1:, 0].argmax(-1).tolist() == [0, 1, 2, 3, 0]  # of row 0, 1, 2, 3, 4
     assert rows.is_first[:, 0].tolist() == [True, *[False] * 5] and rows.is_last[:, 0].tolist() == [t == 3 for t in range(6)]
-    assert torch.equal(start.deter, director().who.world.initial(1).deter)
+    assert torch.equal(start.deter, director().tiers[0].who.world.initial(1).deter)
 
 
 def test_with_context_the_row_before_gives_a_state_and_an_action():
-    rows, start = dreamer()._rows(numbered(dreamer()))
+    rows, start = dreamer().tiers[0].rows(numbered(dreamer()))
     assert rows.obs["vector"][:, 0, 0].tolist() == rows.reward[:, 0].tolist() == [1, 2, 3, 4, 5, 6]
     assert rows.action[:, 0].argmax(-1).tolist() == [0, 1, 2, 3, 0, 1]
     assert not rows.is_first.any()
@@ -74,19 +73,20 @@ def test_states_are_remembered_where_windows_start_from_them():
         values = rows["windows"].values
         assert set(values) == names and rows["windows"].mask is None
         if "deter" in values:
-            assert np.array_equal(values["deter"], carry["deter"].numpy()) and values["stoch"].shape == (3, 4)
+            state = carry["tiers"][0]["state"]
+            assert np.array_equal(values["deter"], state["deter"].numpy()) and values["stoch"].shape == (3, 4)
 
 
 def test_refreshed_states_are_those_that_were_seen_without_the_row_before():
     agent, twin = dreamer(), dreamer()
     batches = making.windows(agent)
     batch = hardware().to_device(batches)["windows"]
-    noise = hardware().to_device(twin.learn_noise(Key(0)("learn", 0), batches))
-    rows, start = twin._rows(batch)
-    latent = twin.who.world.observe(rows.obs, rows.action, rows.is_first, start, noise["observe"]).latent
+    noise = hardware().to_device(twin.learn_noise(Key(0)("learn", 0), batches))["windows"]
+    world, (rows, start) = twin.tiers[0].who.world, twin.tiers[0].rows(batch)
+    latent = world.observe(rows.obs, rows.action, rows.is_first, start, noise["observe"]).latent
     fresh = update(agent, batches)[1]["windows"]
     assert {name: value.shape for name, value in fresh.items()} == {"deter": (4, 6, 16), "stoch": (4, 6, 4)}
-    expected = twin.who.world.stored(Latent(*(x.detach().transpose(0, 1) for x in latent)))
+    expected = world.stored(Latent(*(x.detach().transpose(0, 1) for x in latent)))
     assert torch.equal(fresh["deter"], expected["deter"]) and torch.equal(fresh["stoch"], expected["stoch"])
     assert fresh["stoch"].dtype == torch.uint8 and not fresh["deter"].requires_grad
 
@@ -108,19 +108,19 @@ def test_the_state_before_matters_where_the_episode_goes_on_and_not_where_one_be
 def test_dreams_start_from_states_that_were_seen_and_know_which_were_ends(monkeypatch):
     heard: dict[str, Any] = {}
 
-    def listening(who: Any, dream: RollOut, went_on: torch.Tensor, *rest: Any) -> list[Trajectory]:
-        heard.update(deter=dream.latent.deter[0], stoch=dream.latent.stoch[0], went_on=went_on)
-        return trajectories(who, dream, went_on, *rest)
+    def listening(who: Any, dream: RollOut, meaning: torch.Tensor, went_on: torch.Tensor, *rest: Any) -> list[Trajectory]:
+        heard.update(deter=dream.deter[0], look=dream.looks[0], went_on=went_on)
+        return trajectories(who, dream, meaning, went_on, *rest)
 
-    monkeypatch.setattr(hierarchy, "trajectories", listening)
+    monkeypatch.setattr("hieros_repro.agent.tier.trajectories", listening)
     agent, twin = (director(ONE_ACTION, "agent.imag_starts=20", "world.continue_target=0.75") for _ in range(2))
     batches = making.windows(agent)
     update(agent, batches)
-    noise = hardware().to_device(twin.learn_noise(Key(0)("learn", 0), batches))
-    rows, start = twin._rows(hardware().to_device(batches)["windows"])
-    latent = twin.who.world.observe(rows.obs, rows.action, rows.is_first, start, noise["observe"]).latent
+    noise = hardware().to_device(twin.learn_noise(Key(0)("learn", 0), batches))["windows"]
+    rows, start = twin.tiers[0].rows(hardware().to_device(batches)["windows"])
+    latent = twin.tiers[0].who.world.observe(rows.obs, rows.action, rows.is_first, start, noise["observe"]).latent
     time, window = noise["starts"] // 4, noise["starts"] % 4
-    assert torch.equal(heard["deter"], latent.deter[time, window]) and torch.equal(heard["stoch"], latent.stoch[time, window])
+    assert torch.equal(heard["deter"], latent.deter[time, window]) and torch.equal(heard["look"], latent.feature[time, window])
     ends, lasts = rows.is_terminal[time, window], rows.is_last[time, window]
     assert heard["went_on"].tolist() == [0.0 if end else 0.75 for end in ends]
     assert ends.any() and (lasts & ~ends).any()
@@ -148,10 +148,10 @@ def test_a_replayed_row_is_worth_what_the_dream_from_it_returned(monkeypatch):
     assert torch.equal(heard["boot"].flatten(), heard["judged"].returns["extrinsic"][0])
     assert len(heard["boot"].unique()) == 24
     assert rows.reward.tolist() == batches["windows"]["reward"][:, 1:].T.tolist()
-    assert heard["proceeds"] == agent.who.world.continue_target == pytest.approx(1 - 1 / 333)
+    assert heard["proceeds"] == agent.tiers[0].who.world.continue_target == pytest.approx(1 - 1 / 333)
 
 
-@BOTH
+@EVERY
 def test_rewards_and_ends_of_last_rows_are_learned(make):
     def losses(**changes: Any) -> dict[str, float]:
         agent = make(ONE_ACTION, "world.head_scale=0.1")  # equal bins would say the same of every reward
@@ -176,7 +176,7 @@ def test_rewards_and_ends_of_last_rows_are_learned(make):
 
 
 @pytest.mark.parametrize("action", ["discrete", "continuous"])
-@pytest.mark.parametrize("make", [director, dreamer, three])
+@pytest.mark.parametrize("make", [director, dreamer, three, hieros])
 def test_a_recorded_agent_learns_with_equal_bits(make, action):
     spaces = Spaces({"vector": VECTOR, "image": IMAGE} if action == "discrete" else {"vector": VECTOR}, ACTIONS[action])
     agents = make(spaces), make(spaces, how=RECORDED)
@@ -187,17 +187,18 @@ def test_a_recorded_agent_learns_with_equal_bits(make, action):
     assert digest_tree(agents[0].state()) == digest_tree(agents[1].state())
 
 
-@pytest.mark.parametrize("make", [director, dreamer, three])
+@pytest.mark.parametrize("make", [director, dreamer, three, hieros])
 def test_everything_learns_and_every_slow_copy_follows(make):
     agent = make()
-    before, slow = making.weights(agent), [digest_tree(critic.slow.state()) for critic in agent.critics]
-    for critic in agent.critics:
+    critics = [critic for tier in agent.tiers for critic in tier.critics]
+    before, slow = making.weights(agent), [digest_tree(critic.slow.state()) for critic in critics]
+    for critic in critics:
         critic.slow_every = 1
     for number in range(4):  # what a last layer of zeros stands behind learns from the second update on
         update(agent, making.windows(agent, seed=number), number)
     still = [name for name, value in agent.parameters().items() if torch.equal(value, before[name])]
     assert still == []
-    assert all(digest_tree(critic.slow.state()) != old for critic, old in zip(agent.critics, slow, strict=True))
+    assert all(digest_tree(critic.slow.state()) != old for critic, old in zip(critics, slow, strict=True))
 
 
 def test_dreams_teach_the_world_nothing():
@@ -206,7 +207,7 @@ def test_dreams_teach_the_world_nothing():
     for number in (0, 1):
         agent = director()
         batches = making.windows(agent)
-        other = agent.learn_noise(Key(0)("learn", number), batches)
+        other = agent.learn_noise(Key(0)("learn", number), batches)["windows"]
         update(agent, batches, 0, **{name: other[name] for name in ("dream", "levels", "goals")})
         found.append(agent.trace()["gradients"])
     equal = {name: torch.equal(value, found[1][name]) for name, value in found[0].items()}
@@ -222,22 +223,24 @@ def test_values_of_replayed_rows_teach_the_world():
     assert not torch.equal(*found)
 
 
-@pytest.mark.parametrize(("make", "levels"), [(dreamer, 1), (director, 2), (three, 3)])
+@pytest.mark.parametrize(("make", "levels"), [(dreamer, 1), (director, 2), (three, 3), (hieros, 3)])
 def test_every_level_tells_of_itself(make, levels):
     agent = make()
     metrics = floats(update(agent, making.windows(agent))[0])
     assert np.isfinite(list(metrics.values())).all()
+    every = [level for tier in agent.tiers for level in tier.who.levels]
     for level in range(levels):
         own = {name.removeprefix(f"Subactor-{level}/") for name in metrics if name.startswith(f"Subactor-{level}/")}
         assert {"actor_loss", "critic_loss", "actor_grad_norm", "entropy", "entropy_weight", "advantage"} <= own
-        for reward in agent.who.levels[level].weights:
+        for reward in every[level].weights:
             assert {f"{reward}_{what}" for what in ("reward", "return", "value", "return_scale", "critic_grad_norm")} <= own
     assert {name.partition("/")[0] for name in metrics} == {f"Subactor-{level}" for level in range(levels)}
-    parts = ("vector_loss", "reward_loss", "cont_loss", "kl")
-    assert metrics["Subactor-0/wm_loss"] == pytest.approx(sum(metrics[f"Subactor-0/{name}"] for name in parts))
+    for tier in agent.tiers:
+        parts = ("reward_loss", "cont_loss", "kl", *(("deter_loss", "stoch_loss") if tier.place else ("vector_loss",)))
+        assert metrics[tier.metric("wm_loss")] == pytest.approx(sum(metrics[tier.metric(name)] for name in parts))
 
 
-@BOTH
+@EVERY
 def test_gradients_of_the_latest_update_are_told_by_parameter(make):
     agent = make()
     update(agent, making.windows(agent))
@@ -247,7 +250,7 @@ def test_gradients_of_the_latest_update_are_told_by_parameter(make):
     assert all(gradients[name].shape == value.shape for name, value in agent.parameters().items())
 
 
-@BOTH
+@EVERY
 def test_half_precision_learns_and_acts(make):
     agent = make(how=HALF)
     metrics = floats(update(agent, making.windows(agent))[0])
@@ -255,10 +258,13 @@ def test_half_precision_learns_and_acts(make):
     assert {tensor.dtype for tensor in agent.parameters().values()} == {torch.float32}
     before = agent.initial(2)
     for carry in lived(agent, {}, ticks=3):  # float32 is what is carried and remembered
-        assert {name: carry[name].dtype for name in carry if name != "aims"} == {
-            name: before[name].dtype for name in before if name != "aims"
-        }
-        assert all(aim.dtype == torch.float32 and aim.isfinite().all() for aim in carry["aims"].values())
+        assert dtypes(carry) == dtypes(before)
+        for tier in carry["tiers"].values():
+            assert all(aim.dtype == torch.float32 and aim.isfinite().all() for aim in tier["aims"].values())
+
+
+def dtypes(tree: Any) -> Any:
+    return {name: dtypes(value) for name, value in tree.items()} if isinstance(tree, dict) else tree.dtype
 
 
 def test_behaviour_has_a_learning_rate_of_its_own():
@@ -294,7 +300,8 @@ COUNTER = (
 def counted(agent: Hierarchy, number: int, late: int) -> dict[str, Any]:
     """Windows of a counter modulo 4, shown as a one-hot vector, to which actions 0, 1, 2 add -1, 0 and 1: the action of row t
     leads to row t + 1, or with late = 1 (wrongly) to row t + 2."""
-    key, shape = Key(number)("data"), (agent.batch_size, agent.batch_length + agent.context)
+    [asked] = agent.due(0)
+    key, shape = Key(number)("data"), (asked.batch, asked.length)
     action = key("action").integers(3, shape)
     start = key("start").integers(RING, (len(action), 1))
     count = (start + np.cumsum(np.concatenate([np.zeros_like(start), action[:, :-1] - 1], 1), 1)) % RING
@@ -309,18 +316,19 @@ def counted(agent: Hierarchy, number: int, late: int) -> dict[str, Any]:
 @torch.no_grad()
 def share_foreseen(agent: Hierarchy) -> float:
     """How often what is dreamt after a seen state and an action decodes to what the action causes."""
-    world, batch = agent.who.world, counted(agent, 999, late=0)
-    rows, start = agent._rows(hardware().to_device(batch)["windows"])
+    world, batch = agent.tiers[0].who.world, counted(agent, 999, late=0)
+    rows, start = agent.tiers[0].rows(hardware().to_device(batch)["windows"])
     drawn = {"stoch": torch.full((*rows.is_first.shape, 4), 0.5)}
     seen = world.observe(rows.obs, rows.action, rows.is_first, start, drawn).latent
     before = Latent(*(x[-1] for x in seen))
     count, right = rows.obs["vector"][-1].argmax(-1), 0
+    size = len(count)
     for action in range(3):
-        vector = agent.actions.from_env(torch.full((agent.batch_size,), action))
-        dreamt = world.imagine(before, vector, {"stoch": torch.full((agent.batch_size, 4), 0.5)})
-        found = world.decoder(*dreamt)["vector"].argmax(-1)
+        vector = agent.tiers[0].actions.from_env(torch.full((size,), action))
+        dreamt = world.imagine(before, vector, {"stoch": torch.full((size, 4), 0.5)})
+        found = world.decoded(dreamt)["vector"].argmax(-1)
         right += int((found == (count + action - 1) % RING).sum())
-    return right / (3 * agent.batch_size)
+    return right / (3 * size)
 
 
 @pytest.mark.parametrize(("cell", "context"), [("gru", 0), ("block", 1)])

@@ -1,18 +1,20 @@
 """What world-model agents say of their metrics."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 from hieros_repro.agent.meanings import MEANINGS, hints
+from hieros_repro.agent.tier import Tier
 from hieros_repro.check import check
 from hieros_repro.log import base as log
 from hieros_repro.log import jsonl
 from hieros_repro.log.health import Health
-from tests.runs import SHORT_DIRECTOR, SHORT_DREAMER, compose, run
+from tests.runs import SHORT_DIRECTOR, SHORT_DREAMER, SHORT_HIEROS, compose, run
 
 BRIEF = ("run.steps=120", "run.eval_every=0", "run.final_episodes=0", "run.checkpoint_every=0")
-AGENTS = {"director": SHORT_DIRECTOR, "dreamer": SHORT_DREAMER}
+AGENTS = {"director": SHORT_DIRECTOR, "dreamer": SHORT_DREAMER, "hieros": SHORT_HIEROS}
 
 
 @pytest.fixture(scope="module")
@@ -83,23 +85,41 @@ def test_what_is_not_steered_has_no_band():
     assert not {"Subactor-0/subgoal_kl", "Subactor-1/entropy"} & {hint.metric for hint in fixed.hints()}
 
 
-def stack(*rewards):
-    """Levels by their reward, each of whose actions lasts as long as three of the level below."""
+def tier(*rewards, place=0, mean=False):
+    """Levels in one world by their reward, each of whose actions lasts as long as three of the level below."""
     levels = [SimpleNamespace(weights={reward: 1.0}, entropy=SimpleNamespace(adaptive=False)) for reward in rewards]
-    return SimpleNamespace(world=None, goals=None, levels=levels, clock=3)
+    who = SimpleNamespace(world=SimpleNamespace(least_kl=0.0), goals=None, levels=levels, clock=3)
+    practice, below = SimpleNamespace(pay=SimpleNamespace(mean=mean)), object() if place else None
+    made = SimpleNamespace(place=place, who=who, practice=practice, below=below)
+    made.metric = partial(Tier.metric, made)
+    return made
 
 
 def test_a_level_that_is_not_told_goals_has_no_goal_to_miss():
-    assert all("goal" not in hint.metric for hint in hints(stack("extrinsic"), mean=False))
+    assert all("goal" not in hint.metric for hint in hints([tier("extrinsic")]))
 
 
 @pytest.mark.parametrize(
     "mean, low, told", [(False, 9 * 0.23, "(2.88 to 4.14 is healthy)"), (True, 0.23, "(0.32 to 0.46 is healthy)")]
 )
 def test_the_band_of_goals_is_that_of_as_many_steps_as_are_summed(mean, low, told):
-    found = {hint.metric: hint for hint in hints(stack("goal", "extrinsic", "goal"), mean)}
+    found = {hint.metric: hint for hint in hints([tier("goal", "extrinsic", "goal", mean=mean)])}
     assert found["Subactor-0/goal_reward"].low == 0.23 and "(0.32 to 0.46 is healthy)" in found["Subactor-0/goal_reward"].text
     assert found["Subactor-2/goal_reward"].low == pytest.approx(low) and told in found["Subactor-2/goal_reward"].text
+
+
+def test_levels_with_worlds_of_their_own_are_told_of_under_their_own_numbers():
+    """Only the lowest world sees images; the actions of an upper level are steps of its own world."""
+    found = hints([tier("goal"), tier("goal", place=1), tier("extrinsic", place=2)])
+    assert [hint.metric for hint in found] == [
+        "Subactor-0/kl",
+        "Subactor-0/image_loss",
+        "Subactor-0/goal_reward",
+        "Subactor-1/kl",
+        "Subactor-1/goal_reward",
+        "Subactor-2/kl",
+    ]
+    assert [hint.low for hint in found if "goal" in hint.metric] == [0.23, 0.23]
 
 
 @pytest.mark.parametrize("overrides, low", [((), 1.111), (("world.free_nats=0.0",), 0.1), (("world.free_nats=2.0",), 2.222)])
@@ -111,15 +131,33 @@ def test_a_collapse_is_seen_through_free_nats(overrides, low):
     assert [len(health.see({"updates": n, **collapsed})) for n in (501, 502)] == [0, 1]
 
 
-def test_the_parts_of_an_agent_are_all_of_it():
-    agent = hierarchy("director")
-    parts = agent.parts()
-    assert list(parts) == ["world", "goals", "worker", "manager"]
-    assert sum(parts.values()) == sum(tensor.numel() for tensor in agent.parameters().values())
-    assert list(hierarchy("dreamer").parts()) == ["world", "actor"]
+PARTS = {
+    "director": ["world", "goals", "worker", "manager"],
+    "dreamer": ["world", "actor"],
+    "hieros": ["world", "goals", "level_0", "upper_1", "upper_2"],
+}
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_the_parts_of_an_agent_are_all_of_it(name):
+    agent = hierarchy(name)
+    assert list(agent.parts()) == PARTS[name]
+    assert sum(agent.parts().values()) == sum(tensor.numel() for tensor in agent.parameters().values())
 
 
 def test_what_a_replay_keeps_of_an_agents_states_is_announced():
     """16 numbers of 4 bytes and 4 classes of a byte; the director starts every window anew."""
     assert hierarchy("dreamer").replays()["windows"].row_bytes == 16 * 4 + 4
     assert hierarchy("director").replays()["windows"].row_bytes == 0
+
+
+def test_what_upper_levels_observe_and_are_told_is_announced_too():
+    """Each of two states below takes 68 bytes, a goal of 3 codes 3, and its meaning 64; the highest is told nothing."""
+    found = hierarchy("hieros", "agent.downward.meaning=fresh").replays()
+    assert {name: memory.row_bytes for name, memory in found.items()} == {
+        "windows": 3,
+        "windows_1": 2 * (16 * 4 + 4) + 3,
+        "windows_2": 2 * (16 * 4 + 4),
+    }
+    stored = hierarchy("hieros", "agent.downward.meaning=stored").replays()
+    assert [stored[name].row_bytes - found[name].row_bytes for name in found] == [64, 64, 0]

@@ -57,6 +57,26 @@ def test_an_end_on_the_first_of_the_repeated_steps_is_seen():
     assert steps(env, 0, 0)[-1] == ([7, 4, 0], 4, True, False)
 
 
+# -- Pictures ----------------------------------------------------------------------------------------------------------
+
+
+class Counted(Remembered):
+    """A picture of how many ticks all environments have had."""
+
+    def pictures(self, snapshots):
+        return {"ticks": np.full((2, 2, 3), sum(snapshot["ticks"] for snapshot in snapshots), np.uint8)}
+
+
+def test_wrappers_pass_pictures_on_and_a_time_limit_takes_its_own_part_off_the_snapshots():
+    assert Scripted({}).pictures([]) == {}
+    envs = [Repeat(TimeLimit(Counted({}), 5), 2) for _ in range(2)]
+    for i, env in enumerate(envs):
+        env.reset(7)
+        steps(env, *range(i + 1))
+    shown = envs[0].pictures([env.snapshot() for env in envs])
+    assert list(shown) == ["ticks"] and (shown["ticks"] == 2 + 4).all()
+
+
 # -- TimeLimit ---------------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """The log of a run and what it shows: lines, panel, TensorBoard, Weights & Biases."""
 
+import contextlib
 import os
 import pty
 from io import BytesIO
@@ -127,6 +128,16 @@ def test_auto_is_a_panel_on_a_terminal_and_lines_elsewhere(tmp_path, monkeypatch
     assert type(sink) is kind
 
 
+def drained(controller):
+    """All that was written to a terminal whose other end is closed: it comes in pieces, and then there is an error."""
+    pieces = []
+    with contextlib.suppress(OSError):
+        while piece := os.read(controller, 1 << 20):
+            pieces.append(piece)
+    os.close(controller)
+    return b"".join(pieces).decode()
+
+
 def test_the_panel_draws_on_a_terminal(tmp_path, monkeypatch):
     controller, terminal_end = pty.openpty()
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -136,14 +147,21 @@ def test_the_panel_draws_on_a_terminal(tmp_path, monkeypatch):
         panel = Panel(tmp_path, "my run", 1000, {"promise": "bits [strict]"})
         panel.timing(TIMING)
         panel.metrics({"step": 250, "episode/score": 12.34, "episode/count": 3})
-        panel.metrics(EVALUATION)
+        panel.metrics({**EVALUATION, "Subactor-0/entropy": 1.25, "Subactor-1/novelty_reward": 0.0625})
         panel.say("a note [in brackets]")
         panel.close()
-        screen.flush()
-        os.set_blocking(controller, False)
-        shown = os.read(controller, 1 << 20).decode()
-    os.close(controller)
-    for text in ("my run", "12.3", "7.2", "act 75%, env 20%", "bits [strict]", "a note [in brackets]", "125 steps/s"):
+    shown = drained(controller)
+    for text in (
+        "my run",
+        "12.3",
+        "7.2",
+        "act 75%, env 20%",
+        "bits [strict]",
+        "a note [in brackets]",
+        "125 steps/s",
+        "Subactor-1",
+        "0.0625",
+    ):
         assert text in shown
     assert "log 0%" not in shown
     assert "a note [in brackets]" in (tmp_path / "console.log").read_text()
@@ -238,6 +256,16 @@ def test_tensorboard_shows_a_film(tmp_path):
     (event,) = scalars(tmp_path)[1].Images("episode")
     assert (event.step, event.width, event.height) == (30, 24, 16)
     assert event.encoded_image_string == path.read_bytes() and path == tmp_path / "videos" / "episode-step_30.gif"
+
+
+def test_tensorboard_shows_a_picture(tmp_path):
+    log = Log(tmp_path, options(tensorboard=True), CONFIG, {})
+    image = np.arange(16 * 24 * 3, dtype=np.uint8).reshape(16, 24, 3)
+    [path] = log.pictures(30, {"visits": image})
+    log.close()
+    (event,) = scalars(tmp_path)[1].Images("visits")
+    assert (event.step, event.width, event.height) == (30, 24, 16) and event.encoded_image_string == path.read_bytes()
+    assert path == tmp_path / "videos" / "visits-step_30.png" and np.array_equal(np.asarray(Image.open(path)), image)
 
 
 def test_tensorboard_shows_a_film_of_any_format(tmp_path):

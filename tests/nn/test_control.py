@@ -56,6 +56,31 @@ def test_a_fixed_weight_is_its_aim_whatever_is_measured(measured):
         assert weight(torch.full((2,), measured)).tolist() == [0.25, 0.25]
 
 
+def test_a_fixed_weight_can_be_set_and_stays_there():
+    weight, other = Weight(0.25, 2, **STEERED | {"adaptive": False}), Weight(0.25, 2, **STEERED | {"adaptive": False})
+    before = weight(torch.zeros(2))
+    weight.set(3e-4)
+    for _ in range(2):
+        assert weight(torch.full((2,), 9.0)).tolist() == pytest.approx([3e-4, 3e-4])
+    assert before.tolist() == [0.25, 0.25]
+    other.load_state_dict(weight.state_dict())
+    assert torch.equal(other(torch.zeros(2)), weight(torch.zeros(2)))
+
+
+def test_what_is_steered_cannot_be_set():
+    weight = steered()
+    weight.set(0.7)
+    assert weight.weight.tolist() == [1.0]
+
+
+def test_a_recorded_weight_is_what_it_was_set_to():
+    weight = Weight(0.25, **STEERED | {"adaptive": False})
+    recorded = Recorded(weight.forward, [weight.weight])
+    for value in (0.25, 0.5, 0.125):
+        weight.set(value)
+        assert recorded(torch.zeros(1)).tolist() == [value]
+
+
 def test_a_weight_has_no_gradient_and_what_it_gave_stays():
     weight, measured = steered(), torch.tensor([3.0], requires_grad=True)
     first = weight(measured)

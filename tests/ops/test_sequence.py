@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hieros_repro.ops.sequence import every, product_steps, split_states, split_steps, summed_steps
+from hieros_repro.ops.sequence import every, following, product_steps, split_states, split_steps, summed_steps
 
 
 def numbered(ticks: int, width: int) -> torch.Tensor:
@@ -40,6 +40,30 @@ def test_a_border_state_collects_the_gradient_of_both_pieces():
     x = torch.zeros(5, 1, requires_grad=True)
     split_states(x, 2).sum().backward()
     assert x.grad.flatten().tolist() == [1, 1, 2, 1, 1]
+
+
+def test_what_follows_a_row_is_of_its_sequence_and_then_of_the_next_from_its_beginning():
+    # T = 3 rows of B = 2 sequences, 0 10 20 and 1 11 21; after the last sequence comes the first
+    x = numbered(3, 2)
+    expected = [[0, 1, 10, 11, 20, 21], [10, 11, 20, 21, 1, 0], [20, 21, 1, 0, 11, 10]]
+    assert following(x, 2).tolist() == expected
+    assert following(x, 1).tolist() == expected[:2] and following(x, 0).tolist() == expected[:1]
+
+
+def test_what_follows_may_be_longer_than_a_sequence():
+    # 0 10 1 11 2 12 0 10: two rows each
+    found = following(numbered(2, 3), 6)
+    assert found[:, 0].tolist() == [0, 10, 1, 11, 2, 12, 0]
+    assert found[:, 4].tolist() == [11, 2, 12, 0, 10, 1, 11]  # row 1 of sequence 1 is column 1 * 3 + 1
+    assert following(numbered(1, 1), 3).flatten().tolist() == [0, 0, 0, 0]
+
+
+def test_what_follows_has_its_further_axes_and_type():
+    x = numbered(3, 2)
+    vectors = torch.stack([x, -x, 2 * x], -1)
+    flat = following(x, 4)
+    assert torch.equal(following(vectors, 4), torch.stack([flat, -flat, 2 * flat], -1))
+    assert following(x.to(torch.uint8), 4).dtype == torch.uint8
 
 
 REWARD = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0, 32.0]).unsqueeze(1)

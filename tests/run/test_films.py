@@ -71,14 +71,14 @@ def test_a_run_is_the_same_with_and_without_films(plain, tmp_path):
     early, *later = sorted({int(name.rpartition("_")[2]) for name in filmed(other)})
     assert 50 <= early < 54 and later[-1] == facts(other)["results"]["step"]
     made = {step: {n.partition("-")[0] for n in filmed(other) if n.endswith(f"_{step}")} for step in (early, *later)}
-    assert made[early] == {"episode"}  # 64 steps had to be there before the first update
-    assert all(made[step] == {"episode", "open_loop", *GOALS} for step in later) and len(later) == 2
+    assert made[early] == {"episode", "visits"}  # 64 steps had to be there before the first update
+    assert all(made[step] == {"episode", "open_loop", "visits", *GOALS} for step in later) and len(later) == 2
 
 
 def test_without_goals_a_run_shows_an_episode_and_what_is_dreamt(tmp_path):
     folder = tiny(tmp_path / "run", "dreamer", "run.final_video=true", "run.final_episodes=0")
     step = facts(folder)["results"]["step"]
-    assert filmed(folder) == [f"episode-step_{step}", f"open_loop-step_{step}"]
+    assert filmed(folder) == [f"{name}-step_{step}" for name in ("episode", "open_loop", "visits")]
 
 
 def test_a_run_that_goes_on_films_as_if_it_had_not_been_stopped(plain, tmp_path):
@@ -110,7 +110,7 @@ def test_without_films_of_batches_an_episode_is_filmed_at_once(tmp_path):
 
 
 class Counting(Chance):
-    """Its goal is an image of how often it has acted."""
+    """It has two goals: images of how often it has acted, and of how often it will have the next time."""
 
     def initial(self, num_envs):
         return {**super().initial(num_envs), "acted": 0}
@@ -120,7 +120,7 @@ class Counting(Chance):
         return action, {**after, "acted": carry["acted"] + 1}, rows
 
     def beside(self, carry):
-        return np.full((16, 16, 3), carry["acted"], np.uint8)
+        return {name: np.full((16, 16, 3), carry["acted"] + i, np.uint8) for i, name in enumerate(("near", "far"))}
 
 
 def evaluator():
@@ -147,11 +147,12 @@ def test_beside_each_frame_is_the_goal_that_was_chosen_there(counting, monkeypat
     monkeypatch.setattr(evaluation, "grid", lambda title, heads, rows: drawn.append((title, heads, rows)) or np.zeros(1))
     made, agent, normaliser, _ = counting
     assert len(made.film(agent, normaliser, 100)) == 4
-    frames, goals = zip(*(row.images for _, _, [row] in drawn), strict=True)
+    frames, goals, further = zip(*(row.images for _, _, [row] in drawn), strict=True)
     assert [int(frame[0, 0, 0]) for frame in frames] == [120, 80, 40, 0]  # 3 steps left, 2, 1, 0
     assert [int(goal[0, 0, 0]) for goal in goals] == [1, 2, 3, 3]  # the last row is not acted on
+    assert [int(goal[0, 0, 0]) for goal in further] == [2, 3, 4, 4]
     assert [title for title, _, _ in drawn] == [f"step {t} of an episode" for t in range(4)]
-    assert all(heads == ["environment", "goal"] for _, heads, _ in drawn)
+    assert all(heads == ["environment", "near", "far"] for _, heads, _ in drawn)
 
 
 def test_a_film_with_goals_is_wider_than_the_environment_and_never_the_same_twice(counting):

@@ -1,6 +1,6 @@
 """PinPad in a configuration: env=pinpad and env=pinpad_easy."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -9,7 +9,7 @@ from hieros_repro.env.base import Batch, Env, Outcome
 from hieros_repro.env.pinpad import single
 from hieros_repro.env.pinpad.layout import ACTIONS, layout_of
 from hieros_repro.env.pinpad.native import PICTURE, Native
-from hieros_repro.env.pinpad.picture import GRID
+from hieros_repro.env.pinpad.picture import GRID, canvas, enlarged, heat_map
 from hieros_repro.env.pinpad.rules import Mode
 from hieros_repro.records import Between, Count, Fault, Space, Spaces, Tree
 
@@ -57,6 +57,12 @@ class PinPadEasy(Env):
 
     def render(self) -> np.ndarray:
         return self.env.picture(PICTURE)
+
+    def pictures(self, snapshots: Sequence[Tree]) -> Mapping[str, np.ndarray]:
+        """The map, and beside it how often players were in each of its cells."""
+        visits = np.sum([snapshot["visits"] for snapshot in snapshots], axis=0)
+        drawn = [enlarged(canvas(self.env.layout, 0, False), PICTURE), heat_map(self.env.layout, visits, PICTURE)]
+        return {"visits": np.concatenate(drawn, axis=1)}
 
     def batch(self, make: Callable[[], Env], count: int) -> Batch:
         if count < FEW:

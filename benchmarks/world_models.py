@@ -32,20 +32,16 @@ import argparse
 import json
 import os
 import re
-import statistics
 import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from measuring import Rounds, Seconds, against, clock, counted, head, line, opening, peaks, rounds, seconds, told
 from peer_venv import interpreter
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import FlopCounterMode
 
 from hieros_repro import build
 from hieros_repro.agent.base import Agent
@@ -53,6 +49,7 @@ from hieros_repro.check import check
 from hieros_repro.command import composer
 from hieros_repro.construct import construct
 from hieros_repro.determinism.keys import Key
+from hieros_repro.hardware.device import Hardware
 from hieros_repro.records import Space, Spaces, Step
 
 HERE = Path(__file__).resolve().parent
@@ -61,7 +58,6 @@ NEEDED = ("lightning==2.6.6", "hydra-core==1.3.8", "gymnasium==1.4.0", "rich", "
 ALONE = "sheeprl==0.8.4"  # the environments and loggers it depends on are not needed for an update
 
 MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-SIDE = 2048  # of the matrices whose product is the peak
 VARIANTS = {
     "fp32 eager": ("hardware.precision=fp32", "hardware.compile=null"),
     "fp32 recorded": ("hardware.precision=fp32", "hardware.compile=record"),
@@ -96,26 +92,18 @@ CASES = (
 # -- An update ---------------------------------------------------------------------------------------------------------
 
 
-class Seconds(NamedTuple):
-    """What something took."""
-
-    wall: float
-    cpu: float
-
-
-Timed = Callable[[], Seconds]
-Rounds = dict[str, list[Seconds]]
-
-
-def seconds(call: Callable[[], object]) -> Seconds:
-    wall, cpu = time.perf_counter(), time.process_time()
-    call()
-    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
-
-
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
     with composer() as compose:
         return check(compose(config_name="train", overrides=["hardware=cpu", *overrides]))
+
+
+def built(config: dict[str, Any]) -> tuple[Agent, Spaces, Hardware]:
+    """The agent as a run would have it, what it sees, and where it is."""
+    hardware = construct(config["hardware"])
+    construct(config["determinism"]).apply()
+    hardware.apply()
+    spaces = build.recipe(config["env"]).training(lambda i, n: Key(0)("env", i, n).seed()).spaces
+    return build.agent(config, spaces, hardware), spaces, hardware
 
 
 class Update:
@@ -123,16 +111,17 @@ class Update:
 
     def __init__(self, overrides: Sequence[str]):
         self.config = composed(overrides)
-        hardware = construct(self.config["hardware"])
-        construct(self.config["determinism"]).apply()
-        hardware.apply()
-        spaces = build.recipe(self.config["env"]).training(lambda i, n: Key(0)("env", i, n).seed()).spaces
-        self.agent = build.agent(self.config, spaces, hardware)
+        self.agent, spaces, hardware = built(self.config)
         batches = experience(self.agent, spaces)
         self.given = hardware.to_device(batches), hardware.to_device(self.agent.learn_noise(Key(0)("learn", 0), batches))
 
     def __call__(self) -> None:
         self.agent.learn(*self.given, 0)
+
+    def part(self, replay: str) -> None:
+        """Learns from one of its replays alone."""
+        batches, noise = self.given
+        self.agent.learn({replay: batches[replay]}, {replay: noise[replay]}, 0)
 
     def warm(self) -> "Update":
         self()
@@ -145,59 +134,53 @@ class Update:
     def parameters(self) -> int:
         return sum(tensor.numel() for tensor in self.agent.parameters().values())
 
-    def counted(self) -> tuple[int, int]:
-        """FLOP, and bytes of all that is made on the way. Nothing is computed or changed but the agent's number of updates."""
-        with FakeTensorMode(allow_non_fake_inputs=True), Made() as made, FlopCounterMode(display=False) as counter:
-            self()
-        return counter.get_total_flops(), made.bytes
-
-
-class Made(TorchDispatchMode):
-    """Sums the bytes of new tensors, views and changes in place left out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if all(returned.alias_info is None for returned in func._schema.returns):
-            self.bytes += sum(tensor.nbytes for tensor in tree_iter(result) if isinstance(tensor, torch.Tensor))
-        return result
-
 
 def experience(agent: Agent, spaces: Spaces) -> dict[str, Any]:
-    """A batch of windows of noise, some across the ends of episodes, with whatever else the agent keeps in its replay."""
-    [request], draw = agent.due(0), np.random.default_rng(0)
+    """By replay, a batch of windows of noise, some across the ends of episodes, with whatever else the agent keeps with its
+    rows. What levels see that observe other levels is what they saw in a life among such noise."""
+    [request, *others], draw = agent.due(0), np.random.default_rng(0)
     shape = (request.batch, request.length)
     obs = {name: observed(space, shape, draw) for name, space in spaces.observation.items()}
     ends = draw.random(shape) < 0.05
-    now = Step(
-        {name: value[:, 0] for name, value in obs.items()}, np.zeros(shape[0], np.float32), *np.zeros((3, shape[0]), bool)
-    )
-    noise = {name: value[0] for name, value in agent.act_noise(Key(0)("act"), 1, request.batch).items()}
-    kept = agent.act(now, agent.initial(request.batch), noise)[2]["windows"].values
-    batch = {
-        "obs": obs,
-        "action": draw.integers(0, spaces.action.sizes[0], shape),
-        "reward": draw.normal(size=shape).astype(np.float32),
-        "is_first": np.roll(ends, 1, axis=1),
-        "is_last": ends,
-        "is_terminal": ends,
-    }
-    return {"windows": batch | {name: kept[name] for name in agent.replays()["windows"].refreshed}}
+    life = lived(agent, obs, request.length if others else 1)
+    own, before = life.pop("windows"), agent.replays()["windows"].refreshed  # of which the first is the context
+    kept = {name: value[:, 0] if name in before else value for name, value in own.items() if others or name in before}
+    batch = {"obs": obs, **kept, "action": draw.integers(0, spaces.action.sizes[0], shape), **flow(ends, draw)}
+    return {"windows": batch} | {name: rows | flow(draw.random(shape) < 0.05, draw) for name, rows in life.items()}
+
+
+def flow(ends: np.ndarray, draw: np.random.Generator) -> dict[str, np.ndarray]:
+    """What comes with rows of episodes that end here and there."""
+    reward = draw.normal(size=ends.shape).astype(np.float32)
+    return {"reward": reward, "is_first": np.roll(ends, 1, axis=1), "is_last": ends, "is_terminal": ends}
+
+
+def lived(agent: Agent, obs: dict[str, np.ndarray], length: int) -> dict[str, Any]:
+    """So many rows of every replay, side by side. Every tick is said to be an episode's last, so that all levels act at it."""
+    width = len(next(iter(obs.values())))
+    nothing, no, yes = np.zeros(width, np.float32), np.zeros(width, bool), np.ones(width, bool)
+    carry, rows = agent.initial(width), {name: list[dict[str, Any]]() for name in agent.replays()}
+    for t in count():
+        if all(len(of) >= length for of in rows.values()):
+            break
+        now = Step({name: value[:, t % length] for name, value in obs.items()}, nothing, no, yes, no)
+        noise = {name: value[0] for name, value in agent.act_noise(Key(0)("act", t), 1, width).items()}
+        _, carry, found = agent.act(now, carry, noise)
+        for name, row in found.items():
+            rows[name].append(dict(row.values))
+    sides = {name: {key: np.stack([row[key] for row in of[:length]], 1) for key in of[0]} for name, of in rows.items()}
+    return {name: nested(side) for name, side in sides.items()}
+
+
+def nested(rows: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Observations among rows, which are named obs.<name>, as a mapping of their own."""
+    obs = {name.removeprefix("obs."): value for name, value in rows.items() if name.startswith("obs.")}
+    return {name: value for name, value in rows.items() if not name.startswith("obs.")} | ({"obs": obs} if obs else {})
 
 
 def observed(space: Space, shape: tuple[int, int], draw: np.random.Generator) -> np.ndarray:
     full = (*shape, *space.shape)
     return draw.integers(0, 256, full, np.uint8) if space.kind == "image" else draw.normal(size=full).astype(np.float32)
-
-
-def peak(precision: torch.dtype) -> float:
-    """FLOP per second of a product of two big matrices."""
-    a, b = (torch.ones(SIDE, SIDE, dtype=precision) for _ in range(2))
-    torch.mm(a, b)
-    return 2 * SIDE**3 / statistics.median(seconds(lambda: torch.mm(a, b)).wall for _ in range(9))
 
 
 # -- The peer ----------------------------------------------------------------------------------------------------------
@@ -228,9 +211,9 @@ class Peer:
 
     def _answer(self) -> Any:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if re.match(r"[{\[]", line):  # its libraries print lines of their own
-                return json.loads(line)
+        for answer in self.process.stdout:
+            if re.match(r"[{\[]", answer):  # its libraries print lines of their own
+                return json.loads(answer)
         raise SystemExit("the peer ended")
 
 
@@ -242,51 +225,7 @@ def widths(config: dict[str, Any], threads: int, precision: str) -> dict[str, An
     return {**same, **batch, "side": config["env"]["size"], "actions": 5, "precision": precision, "threads": threads}
 
 
-# -- Measuring ---------------------------------------------------------------------------------------------------------
-
-
-def rounds(questions: dict[str, Timed], count: int) -> Rounds:
-    """All in turn, every second time backwards."""
-    found: Rounds = {name: [] for name in questions}
-    for turn in range(count):
-        for name in list(questions)[:: -1 if turn % 2 else 1]:
-            found[name].append(questions[name]())
-    return found
-
-
-def middle(values: list[float]) -> str:
-    """In milliseconds."""
-    low, median, high = (1000 * value for value in (min(values), statistics.median(values), max(values)))
-    digits = 0 if median >= 100 else 1
-    return f"{median:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
-
-
-def told(found: list[Seconds]) -> str:
-    """By the clock; of CPU time."""
-    return f"{middle([s.wall for s in found])}; {middle([s.cpu for s in found])}"
-
-
-def clock(found: list[Seconds]) -> float:
-    return statistics.median(s.wall for s in found)
-
-
-def against(found: list[Seconds], others: list[Seconds]) -> str:
-    """The median over rounds of the ratio, and its range: by the clock; of CPU time."""
-    texts = []
-    for field in Seconds._fields:
-        ratios = sorted(getattr(a, field) / getattr(b, field) for a, b in zip(found, others, strict=True))
-        texts.append(f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
-    return "; ".join(texts)
-
-
-def line(cells: Sequence[object]) -> None:
-    print(f"| {' | '.join(map(str, cells))} |", flush=True)
-
-
-def head(*names: str) -> None:
-    print()
-    line(names)
-    print("|" + "---|" * len(names))
+# -- Tables ------------------------------------------------------------------------------------------------------------
 
 
 class Plan(NamedTuple):
@@ -303,33 +242,40 @@ class Plan(NamedTuple):
 def row(case: Case, plan: Plan) -> None:
     """A case against the floor."""
     eager = plan.update(case, *VARIANTS["fp32 eager"])
-    parameters, (flop, made) = eager.parameters(), eager.counted()
+    parameters, (flop, made) = eager.parameters(), counted(eager)
     del eager
-    peaks = {precision: peak(dtype) for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
-    floors = {precision: flop / rate for precision, rate in peaks.items()}
+    rates = peaks()
     found = timed(case, plan, made) if plan.long or not case.long else {}
-    cells = {name: told(found[name]) if name in found else "-" for name in VARIANTS}
+    line([case.name, f"{parameters:,}", *cells(flop, made, rates, found)])
+
+
+def cells(flop: float, made: float, rates: dict[str, float], found: Rounds) -> list[str]:
+    """What comes behind a number of parameters; of the variants that were timed."""
+    floors = {precision: flop / rate for precision, rate in rates.items()}
+    times = {name: told(found[name]) if name in found else "-" for name in VARIANTS}
     shares = {name: f"{floors[name[:4]] / clock(found[name]):.2f}" if name in found else "-" for name in VARIANTS}
-    shown = {p: [f"{peaks[p] / 1e9:,.0f}", f"{1000 * floors[p]:,.1f}"] for p in peaks}
-    fp32 = [*shown["fp32"], *(text for name in ("fp32 eager", "fp32 recorded") for text in (cells[name], shares[name]))]
-    bf16 = [*shown["bf16"], cells["bf16 recorded"], shares["bf16 recorded"]]
-    line([case.name, f"{parameters:,}", f"{flop / 1e9:,.2f}", f"{made / 1e9:,.1f}", *fp32, *bf16])
+    shown = {p: [f"{rates[p] / 1e9:,.0f}", f"{1000 * floors[p]:,.1f}"] for p in rates}
+    fp32 = [*shown["fp32"], *(text for name in ("fp32 eager", "fp32 recorded") for text in (times[name], shares[name]))]
+    bf16 = [*shown["bf16"], times["bf16 recorded"], shares["bf16 recorded"]]
+    return [f"{flop / 1e9:,.2f}", f"{made / 1e9:,.1f}", *fp32, *bf16]
 
 
 def timed(case: Case, plan: Plan, made: int) -> Rounds:
     """The variants in turn. While it records, an update holds up to twice what it makes: where that is too much, eager only."""
-    names = [name for name in VARIANTS if name.endswith("eager") or 2 * made < 0.9 * MEMORY]
-    updates = {name: plan.update(case, *VARIANTS[name]).warm() for name in names}
+    updates = {name: plan.update(case, *VARIANTS[name]).warm() for name in recordable(made)}
     return rounds({name: update.seconds for name, update in updates.items()}, plan.pairs)
 
 
-def table(cases: Sequence[Case], plan: Plan) -> None:
+def recordable(made: int, held: float = 2.0) -> list[str]:
+    """The variants that there is memory for. `held`: how much of what is made is there at once during the recording."""
+    return [name for name in VARIANTS if name.endswith("eager") or held * made < 0.9 * MEMORY]
+
+
+def titles() -> None:
     floor, share = ("GFLOP/s", "floor, ms"), "share of floor"
     fp32 = [*(f"fp32 {name}" for name in floor), "fp32 eager, ms", share, "fp32 recorded, ms", share]
     bf16 = [*(f"bf16 {name}" for name in floor), "bf16 recorded, ms", share]
     head("update", "parameters", "GFLOP", "GB made", *fp32, *bf16)
-    for case in cases:
-        row(case, plan)
 
 
 def settings(plan: Plan) -> None:
@@ -358,7 +304,7 @@ def peer(plan: Plan) -> None:
     case = Case("dreamer hieros", HIEROS)
     updates = {name: plan.update(case, *changes).warm() for name, changes in VARIANTS.items()}
     eager = updates["fp32 eager"]
-    ours = {"parameters": eager.parameters(), "flop": eager.counted()[0]}
+    ours = {"parameters": eager.parameters(), "flop": counted(eager)[0]}
     peers: dict[str, Peer] = {}
     try:
         for name, precision in PEERS.items():
@@ -385,13 +331,12 @@ def main() -> None:
     asked = parser.parse_args()
     plan = Plan(asked.pairs, asked.long, (f"hardware.threads={asked.threads}", *asked.overrides))
     torch.set_num_threads(asked.threads)
-    print(
-        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {asked.threads} threads, {asked.pairs} rounds;"
-    )
-    print(f"milliseconds by the clock; of CPU time; load {os.getloadavg()[0]:.1f}")
+    opening(asked.threads, asked.pairs)
     cases = [case for case in CASES if case.name in asked.only]
     if cases:
-        table(cases, plan)
+        titles()
+    for case in cases:
+        row(case, plan)
     for name, measure in (("settings", settings), ("peer", peer)):
         if name in asked.only:
             measure(plan)

@@ -8,6 +8,7 @@ What cannot be recorded is refused by name: a value read back into Python, a ran
 """
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
@@ -41,14 +42,13 @@ class Recorded:
     def _record(self, arguments: Any, given: list[Tensor]) -> tuple[tuple[Callable[..., Any], Any], Sequence[Tensor]]:
         """The recording, and what it gave: like the function it was run once, and changed once what is held."""
         before = [tensor.clone() for tensor in self._held]
-        with _Tape() as tape, torch.enable_grad():
+        with _Tape(self._originals + given) as tape, torch.enable_grad():
             result = self._function(*arguments)
         outputs = _tensors([result], [], [])
         expected = [tensor.detach().clone() for tensor in outputs + self._held]
         for tensor, value in zip(self._held, before, strict=True):
             tensor.copy_(value)
-        replay = _replayer(tape.notes, self._originals + given, outputs)
-        tape.notes.clear()  # with them goes what the function made on its way
+        replay = _replayer(tape.notes, [tape.place(tensor) for tensor in outputs])
         inputs = [*self._held, *(tensor.detach() for tensor in given)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes and numbers becoming constants, which is what a signature is for
@@ -61,57 +61,65 @@ class Recorded:
         return (graph, result), found
 
 
-class _Tape(TorchDispatchMode):
-    """Notes every operation below autograd."""
+class _Slot(int):
+    """The place of a tensor among all that a recording has handled."""
 
-    def __init__(self) -> None:
+
+class _Tape(TorchDispatchMode):
+    """Notes every operation below autograd, with slots in place of tensors, so that what the function lets go is gone."""
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()
-        self.notes: list[tuple[Any, Any, Any, Any]] = []
+        self.notes: list[tuple[Any, Any, Any, list[_Slot]]] = []
+        self._inputs = list(inputs)
+        self._slots = {id(tensor): _Slot(number) for number, tensor in enumerate(inputs)}
+        self._alive: dict[int, weakref.ref[Tensor]] = {}  # a tensor's slot is known as long as it lives: its id may come again
+        self._fresh = map(_Slot, count(len(inputs)))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # else entering the mode imports the compiler, which takes a second
+
+    def place(self, tensor: Tensor) -> _Slot:
+        if id(tensor) not in self._slots:
+            raise ValueError(f"a recorded function read a tensor {list(tensor.shape)} that is neither an argument nor held")
+        return self._slots[id(tensor)]
+
+    def _met(self, tensor: Tensor, slot: _Slot) -> _Slot:
+        """From now on the tensor is known by this slot."""
+        key = id(tensor)
+
+        def gone(reference: Any) -> None:
+            if self._alive.get(key) is reference:
+                del self._alive[key], self._slots[key]
+
+        self._slots[key], self._alive[key] = slot, weakref.ref(tensor, gone)
+        return slot
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise ValueError(f"{func} draws random numbers: noise is handed over as data")
         if torch.Tag.data_dependent_output in func.tags:
             raise ValueError(f"{func} reads a value back into Python, where a recording cannot follow: use compile=null")
+        where, named = tree_map_only(Tensor, self.place, (args, kwargs or {}))
         result = func(*args, **(kwargs or {}))
-        self.notes.append((func, args, kwargs or {}, result))
+        if func is torch.ops.aten.detach.default:  # means something to autograd only
+            self._met(result, where[0])
+            return result
+        given = {id(tensor) for tensor in tree_iter((args, kwargs)) if isinstance(tensor, Tensor)}
+        tensors = [tensor for tensor in tree_iter(result) if isinstance(tensor, Tensor)]
+        made = [self.place(t) if id(t) in given else self._met(t, next(self._fresh)) for t in tensors]
+        self.notes.append((func, where, named, made))
         return result
 
 
-class _Slot(int):
-    """The place of a tensor among all that a recording has handled."""
-
-
-def _replayer(notes: list[Any], inputs: list[Tensor], outputs: list[Tensor]) -> Callable[..., Any]:
+def _replayer(notes: list[Any], last: list[_Slot]) -> Callable[..., Any]:
     """A function that does what was noted, on other inputs."""
-    slots = {id(tensor): _Slot(number) for number, tensor in enumerate(inputs)}
-    fresh = map(_Slot, count(len(inputs)))
-
-    def place(tensor: Tensor) -> _Slot:
-        if id(tensor) not in slots:
-            raise ValueError(f"a recorded function read a tensor {list(tensor.shape)} that is neither an argument nor held")
-        return slots[id(tensor)]
-
     steps = []
-    for func, args, kwargs, result in notes:
-        if func is torch.ops.aten.detach.default:  # means something to autograd only
-            slots[id(result)] = place(args[0])
-            continue
-        where = tree_map_only(Tensor, place, (args, kwargs))
-        made = [
-            slots[id(t)] if id(t) in slots else slots.setdefault(id(t), next(fresh))
-            for t in tree_iter(result)
-            if isinstance(t, Tensor)
-        ]
-        if where[0] and isinstance(where[0][-1], list | tuple) and where[0][-1] and type(where[0][-1][0]) is bool:
-            func, tensors = _script(func, where[0])
-            where = (tensors, {})
-        steps.append((func, *where, made))
-    last = [place(tensor) for tensor in outputs]
+    for func, args, kwargs, made in notes:
+        if args and isinstance(args[-1], list | tuple) and args[-1] and type(args[-1][0]) is bool:
+            func, args = _script(func, args)
+        steps.append((func, args, kwargs, made))
     ends: list[list[_Slot]] = [[] for _ in steps]  # after which step nobody needs a tensor any more
     needed = set(last)
     for number in reversed(range(len(steps))):

@@ -80,6 +80,7 @@ class Hierarchy(Agent):
         count = sum(len(tier.names) for tier in self.tiers)
         begin, end = (by_level(value, count) for value in (design["actor_entropy"], final_actor_entropy))
         self.entropy = [linear(a, a if b is None else b, horizon) for a, b in zip(begin, end, strict=True)]
+        self.least = 1  # tiers that act, whatever the number of updates: those whose parameters were loaded
         lowest, *upper = self.tiers
         self.net = nn.ModuleDict(dict(lowest.net.items()) | {f"upper_{tier.place}": tier.net for tier in upper})
         fill(self.net, key)
@@ -126,7 +127,7 @@ class Hierarchy(Agent):
         used = {name: value for name, value in noise.items() if not (greedy and name.startswith("level_"))}
         first, last = torch.from_numpy(now.is_first), torch.from_numpy(now.is_last)
         age = torch.where(first, 0, carry["age"]) if self.renewed else carry["age"]
-        upper = self.tiers[1 : self._grown(self.tiers[0].updates)]
+        upper = self.tiers[1 : max(self._grown(self.tiers[0].updates), self.least)]
         moments = {tier.place: self.upward.due(age, first, last, self.clock**tier.place) for tier in upper}
         due = {place: moment for place, moment in moments.items() if moment.any()}
         given = {
@@ -189,7 +190,8 @@ class Hierarchy(Agent):
         moment, begins, old = due[tier.place], first | ~carry["begun"], Latent(**carry["state"])
         self._see(carry, tier, shown(tier.below, carry["window"]), begins, given)
         carry["state"] = Latent(**carry["state"]).where(moment, old)._asdict()
-        reward = carry["paid"] / self.clock**tier.place if tier.practice.pay.mean else carry["paid"]
+        reward = torch.where(begins, 0.0, carry["paid"])  # of before a level was added it is told nothing
+        reward = reward / self.clock**tier.place if tier.practice.pay.mean else reward
         row = {f"obs.{name}": value for name, value in carry["window"].items()}
         carry["paid"], carry["begun"] = torch.where(moment, 0.0, carry["paid"]), carry["begun"] | moment
         return {tier.place: row | {"reward": reward, "is_first": begins}}
@@ -295,10 +297,14 @@ class Hierarchy(Agent):
 
     def state(self) -> dict[str, Any]:
         parameters = {name: value.clone() for name, value in self.net.state_dict().items()}
+        if self.add_every:
+            parameters["tiers"] = torch.tensor(self._grown(self.tiers[0].updates))
         return {"parameters": parameters, "tiers": [tier.state() for tier in self.tiers]}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        self.net.load_state_dict(state["parameters"])
+        parameters = dict(state["parameters"])
+        self.least = int(parameters.pop("tiers", 1))
+        self.net.load_state_dict(parameters)
         for tier, own in zip(self.tiers, state.get("tiers", ()), strict="tiers" in state):
             tier.load(own)
 

@@ -9,5 +9,5 @@ set -eu
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- experiment=pinpad_hieros_cpu
 sweep=outputs/sweeps/hieros_parts-$(printf '%s ' "$@" | cksum | cut -d ' ' -f 1)
-./hieros train -m "$@" ablation=none,newest_state,told_states,deter_from_output,nothing_drawn,one_world "seed=${SEEDS:-42,123,456}" hydra/launcher=joblib hydra.launcher.n_jobs=2 log=quiet sweep.dir="$sweep"
+./hieros train -m "$@" ablation=none,newest_state,told_states,deter_from_output,nothing_drawn,one_world "seed=${SEEDS:-42,123,456}" hydra/launcher=joblib hydra.launcher.n_jobs="${JOBS:-2}" log=quiet sweep.dir="$sweep"
 cat "$sweep/summary.md"

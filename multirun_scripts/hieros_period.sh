@@ -1,13 +1,13 @@
 #!/bin/sh
 # Question: how often should goals change (the re-evaluation's question)?
 # Runs:     5 periods x 3 seeds.
-# Cost:     hours on one GPU; with experiment=pinpad_hieros_cpu 10 minutes of one core a run.
+# Cost:     hours on one GPU (JOBS=1); with experiment=pinpad_hieros_cpu 10 minutes of one core a run.
 # Answer:   the table: one row per period.
 #
 #   multirun_scripts/hieros_period.sh                 or with other overrides: ... experiment=pinpad_hieros_cpu
 set -eu
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || set -- experiment=pinpad_easy_director
+[ $# -gt 0 ] || set -- experiment=pinpad_easy_director hardware=gpu
 sweep=outputs/sweeps/hieros_period-$(printf '%s ' "$@" | cksum | cut -d ' ' -f 1)
-./hieros train -m "$@" agent.subactor_update_every=4,8,12,16,32 "seed=${SEEDS:-42,123,456}" hydra/launcher=joblib hydra.launcher.n_jobs=2 log=quiet sweep.dir="$sweep"
+./hieros train -m "$@" agent.subactor_update_every=4,8,12,16,32 "seed=${SEEDS:-42,123,456}" hydra/launcher=joblib hydra.launcher.n_jobs="${JOBS:-2}" log=quiet sweep.dir="$sweep"
 cat "$sweep/summary.md"

@@ -9,5 +9,5 @@ set -eu
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- experiment=pinpad_hieros_cpu
 sweep=outputs/sweeps/hieros_replay-$(printf '%s ' "$@" | cksum | cut -d ' ' -f 1)
-./hieros train -m "$@" replay=efficient_time_balanced,uniform,time_balanced,efficient_time_balanced_capacity "seed=${SEEDS:-42,123,456}" hydra/launcher=joblib hydra.launcher.n_jobs=2 log=quiet sweep.dir="$sweep"
+./hieros train -m "$@" replay=efficient_time_balanced,uniform,time_balanced,efficient_time_balanced_capacity "seed=${SEEDS:-42,123,456}" hydra/launcher=joblib hydra.launcher.n_jobs="${JOBS:-2}" log=quiet sweep.dir="$sweep"
 cat "$sweep/summary.md"

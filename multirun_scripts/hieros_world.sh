@@ -9,5 +9,5 @@ set -eu
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- experiment=pinpad_hieros_cpu
 sweep=outputs/sweeps/hieros_world-$(printf '%s ' "$@" | cksum | cut -d ' ' -f 1)
-./hieros train -m "$@" world=s5,rssm "seed=${SEEDS:-42,123,456}" hydra/launcher=joblib hydra.launcher.n_jobs=2 log=quiet sweep.dir="$sweep"
+./hieros train -m "$@" world=s5,rssm "seed=${SEEDS:-42,123,456}" hydra/launcher=joblib hydra.launcher.n_jobs="${JOBS:-2}" log=quiet sweep.dir="$sweep"
 cat "$sweep/summary.md"

@@ -86,6 +86,7 @@ def heeding(make: Callable[..., Level], told: bool) -> Callable[..., Level]:
 
 
 def narrowed(make: Callable[..., World], by: int) -> Callable[..., World]:
-    """A world of less width."""
-    widths = {name: max(1, make.keywords[name] // by) for name in make.func.narrow}  # type: ignore[attr-defined]
-    return partial(make, **widths)
+    """A world of less width, still in as many blocks."""
+    given, blocks = make.keywords, make.keywords["blocks"]  # type: ignore[attr-defined]
+    widths = {name: max(1, given[name] // by // blocks) * blocks for name in make.func.narrow}  # type: ignore[attr-defined]
+    return partial(make, **widths) if by > 1 else make

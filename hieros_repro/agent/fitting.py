@@ -19,6 +19,7 @@ def faults(*, levels: Mapping[str, Any], goals: Any, upper_world: Any, max_hiera
     if max_hierarchy > len(levels):
         yield Fault("max_hierarchy", f"{max_hierarchy}: there are {len(levels)} levels, {', '.join(map(str, levels))}")
         return
+    yield from _of_entropy(levels, max_hierarchy, values["actor_entropy"], values["final_actor_entropy"])
     names, coded, single = list(levels)[:max_hierarchy], isinstance(goals, Mapping) and "codes" in goals, max_hierarchy == 1
     top = len(names) - 1
     if upper_world is None:
@@ -31,6 +32,21 @@ def faults(*, levels: Mapping[str, Any], goals: Any, upper_world: Any, max_hiera
         known = ["extrinsic", *(["novelty"] if coded else []), *(["goal"] if i + 1 < len(levels) and coded else [])]
         of_level = _faults(name, level, known, _unfit_to_replay(level, single=single, **values), highest=i == top)
         yield from (Fault(".".join(("levels", str(name), *path)), problem) for path, problem in of_level)
+
+
+def _of_entropy(levels: Mapping[str, Any], count: int, begin: Any, end: Any) -> Iterator[Fault]:
+    """Values for each level, or one for all; an adaptive weight follows no schedule."""
+    for key, value in (("actor_entropy", begin), ("final_actor_entropy", end)):
+        if isinstance(value, list) and not 1 <= len(value) <= count:
+            yield Fault(key, f"a list of {len(value)}: 1 to {count} are needed, the last for all further levels")
+    if end is not None and any(_adapts(levels[name]) for name in list(levels)[:count]):
+        yield Fault(
+            "final_actor_entropy", "null is needed where a level's entropy.adaptive is true: its weight moves by itself"
+        )
+
+
+def _adapts(level: Any) -> bool:
+    return isinstance(level, Mapping) and isinstance(level.get("entropy"), Mapping) and bool(level["entropy"].get("adaptive"))
 
 
 def _of_one_world(names: Sequence[str], *, imag_horizon: int, subactor_update_every: int, **others: Any) -> Iterator[Fault]:

@@ -190,7 +190,7 @@ class Hierarchy(Agent):
         moment, begins, old = due[tier.place], first | ~carry["begun"], Latent(**carry["state"])
         self._see(carry, tier, shown(tier.below, carry["window"]), begins, given)
         carry["state"] = Latent(**carry["state"]).where(moment, old)._asdict()
-        reward = torch.where(begins, 0.0, carry["paid"])  # of before a level was added it is told nothing
+        reward = torch.where(carry["begun"], carry["paid"], 0.0)  # of before a level was added it is told nothing
         reward = reward / self.clock**tier.place if tier.practice.pay.mean else reward
         row = {f"obs.{name}": value for name, value in carry["window"].items()}
         carry["paid"], carry["begun"] = torch.where(moment, 0.0, carry["paid"]), carry["begun"] | moment
@@ -298,12 +298,13 @@ class Hierarchy(Agent):
     def state(self) -> dict[str, Any]:
         parameters = {name: value.clone() for name, value in self.net.state_dict().items()}
         if self.add_every:
-            parameters["tiers"] = torch.tensor(self._grown(self.tiers[0].updates))
+            parameters["tiers"] = torch.tensor(max(self._grown(self.tiers[0].updates), self.least))
         return {"parameters": parameters, "tiers": [tier.state() for tier in self.tiers]}
 
     def load(self, state: Mapping[str, Any]) -> None:
         parameters = dict(state["parameters"])
-        self.least = int(parameters.pop("tiers", 1))
+        grown = int(parameters.pop("tiers", 1))
+        self.least = 1 if "tiers" in state else grown
         self.net.load_state_dict(parameters)
         for tier, own in zip(self.tiers, state.get("tiers", ()), strict="tiers" in state):
             tier.load(own)

@@ -56,6 +56,8 @@ class Upward:
     def seen(self, window: dict[str, Tensor], state: dict[str, Tensor], now: Tensor, first: Tensor) -> dict[str, Tensor]:
         """The window after a step of the level below, which was made where `now` is."""
         found = {}
+        if self.apart and not self.fresh:
+            now = now & ~first  # the state before is another episode's
         for name, value in window.items():
             if self.apart:
                 value = torch.where(_wide(first, value), NOTHING if value.dtype == BYTES else 0, value)
@@ -65,7 +67,7 @@ class Upward:
 
     def paid(self, sum_before: Tensor, reward: Tensor, first: Tensor, last: Tensor) -> Tensor:
         """The rewards since the last row."""
-        total = torch.where(first, 0.0, sum_before) + reward
+        total = (torch.where(first, 0.0, sum_before) if self.every else sum_before) + reward
         return total if self.kept else total * (~last.any())
 
 

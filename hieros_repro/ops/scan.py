@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Complex
 from torch import Tensor
 
-Form = Literal["loop", "parallel"]
+Form = Literal["auto", "loop", "parallel"]
 
 
 def scan(
@@ -22,7 +22,10 @@ def scan(
     form: Form,
 ) -> Complex[Tensor, "T B P"]:
     """The states x_t. `loop`: one step after the other, T operations on B P numbers, as cheap as can be where operations are;
-    `parallel`: 2 log2 T operations on all of them, for devices on which an operation costs its launch."""
+    `parallel`: 2 log2 T operations on all of them, for devices on which an operation costs its launch; `auto`: loop on a CPU,
+    parallel elsewhere."""
+    if form == "auto":
+        form = "loop" if entering.device.type == "cpu" else "parallel"
     return _Scan.apply(decay, entering, reset, start, form)
 
 

@@ -20,7 +20,7 @@ import torch
 from hieros_repro.records import Damaged, Tree
 from hieros_repro.replay.storage import Stored, verified
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 _PARTIAL = ".partial-"
 _ARRAY = "__numpy__"
@@ -43,7 +43,16 @@ def _to_3(parts: dict[str, Tree]) -> dict[str, Tree]:
     return parts
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Tree]], dict[str, Tree]]] = {1: _to_2, 2: _to_3}  # from format n to n + 1
+def _to_4(parts: dict[str, Tree]) -> dict[str, Tree]:
+    """Agents that dream may have worlds over worlds."""
+    if "slow" in parts.get("agent", {}):
+        raise Damaged(
+            "a checkpoint of an agent that dreams in format 3: go on with the version of the code that its run.json names"
+        )
+    return parts
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Tree]], dict[str, Tree]]] = {1: _to_2, 2: _to_3, 3: _to_4}  # from format n to n + 1
 
 
 # -- Writing -----------------------------------------------------------------------------------------------------------

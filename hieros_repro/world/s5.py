@@ -60,7 +60,7 @@ class S5(CategoricalWorld):
         state_as_deter: bool,
         final_output: Literal["symlog", "tanh", "none"],
         stochastic: bool,
-        scan: Literal["loop", "parallel"],
+        scan: Literal["auto", "loop", "parallel"],
         **shared: Any,
     ):
         deter, units, stoch = shared["deter"], shared["units"], shared["stoch"] * shared["classes"]

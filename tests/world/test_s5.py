@@ -264,7 +264,7 @@ def test_both_kinds_of_world_have_the_shared_settings_once():
         (["world.image_codec=pooled", "world.blocks=4", "size.deter=99"], "deter", "99 is no multiple of blocks=4; 100"),
         (["world.image_codec=pooled", "world.blocks=8", "size.depth=3"], "image_depth", "4 times it, 12, is no multiple"),
         (["world.dropout=1.0"], "dropout", "1.0 is not allowed"),
-        (["world.scan=tree"], "scan", "'tree' is not allowed; it must be one of loop, parallel"),
+        (["world.scan=tree"], "scan", "'tree' is not allowed; it must be one of auto, loop, parallel"),
         (["world.free_nat=1.0"], "free_nat", "unknown key; did you mean free_nats"),
     ],
 )

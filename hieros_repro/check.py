@@ -221,8 +221,8 @@ def _import_plugins(plugins: Any) -> Iterator[Fault]:
 def fits(value: Any, annotation: Any) -> bool:
     """Whether a plain value has the annotated type and keeps its bounds."""
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if annotation is Any:
-        return True
+    if annotation is Any or origin is Callable:
+        return annotation is Any  # a node for something callable was checked as one
     if origin is Annotated:
         bounds = [extra for extra in arguments[1:] if isinstance(extra, Between)]
         return fits(value, arguments[0]) and all(bound.holds(value) for bound in bounds)
@@ -257,6 +257,8 @@ def describe(annotation: Any) -> str:
         return f"a list, each item {describe(arguments[0])}"
     if origin in (dict, Mapping):
         return "a mapping"
+    if origin is Callable:
+        return "a node with a _target_"
     names = {int: "an integer", float: "a number", bool: "true or false", str: "a text", type(None): "null", None: "null"}
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
 

@@ -4,7 +4,7 @@
 # Cost:     hours on one GPU: JOBS=1.
 # Answer:   the table: one row per weight.
 #
-#   multirun_scripts/hieros_entropy.sh                 or with other overrides: ... env.task=three_small
+#   multirun_scripts/hieros_entropy.sh                 or with other overrides: ... experiment=pinpad_easy_director env.task=three_small
 set -eu
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- experiment=pinpad_easy_director hardware=gpu

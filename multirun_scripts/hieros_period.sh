@@ -9,5 +9,5 @@ set -eu
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- experiment=pinpad_easy_director hardware=gpu
 sweep=outputs/sweeps/hieros_period-$(printf '%s ' "$@" | cksum | cut -d ' ' -f 1)
-./hieros train -m "$@" agent.subactor_update_every=4,8,12,16,32 "seed=${SEEDS:-42,123,456}" hydra/launcher=joblib hydra.launcher.n_jobs="${JOBS:-2}" log=quiet sweep.dir="$sweep"
+./hieros train -m "$@" agent.subactor_train_every=4 agent.subactor_update_every=4,8,12,16,32 "seed=${SEEDS:-42,123,456}" hydra/launcher=joblib hydra.launcher.n_jobs="${JOBS:-2}" log=quiet sweep.dir="$sweep"
 cat "$sweep/summary.md"

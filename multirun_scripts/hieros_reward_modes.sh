@@ -4,7 +4,7 @@
 # Cost:     hours on one GPU: JOBS=1.
 # Answer:   the table: returns of different modes are paid differently: compare completions (episode/completions in metrics.jsonl).
 #
-#   multirun_scripts/hieros_reward_modes.sh                 or with other overrides: ... env.task=three_small
+#   multirun_scripts/hieros_reward_modes.sh                 or with other overrides: ... experiment=pinpad_easy_director env.task=three_small
 set -eu
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- experiment=pinpad_easy_director hardware=gpu

@@ -4,7 +4,7 @@
 # Cost:     hours on one GPU: JOBS=1.
 # Answer:   the table: one row per pair of weights; the task's own weight is 1.
 #
-#   multirun_scripts/hieros_rewards.sh                 or with other overrides: ... env.task=three_small
+#   multirun_scripts/hieros_rewards.sh                 or with other overrides: ... experiment=pinpad_easy_director env.task=three_small
 set -eu
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- experiment=pinpad_easy_director hardware=gpu

@@ -70,7 +70,7 @@ def _faults(
         near = difflib.get_close_matches(reward, known, n=1, cutoff=0.5)
         yield ("rewards", reward), f"this level knows {', '.join(known)}" + (f"; did you mean {near[0]}?" if near else "")
     if highest and not any(weight for reward, weight in (level.get("rewards") or {}).items() if reward != "goal"):
-        yield ("rewards",), "the highest level is told no goal and has no other reward to learn from"
+        yield ("rewards",), "the highest level is told no goal and has no other reward to learn from, e.g. extrinsic"
     if unfit:
         yield ("replay_value",), f"{level['replay_value']}: {unfit}"
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hieros_repro.determinism.fingerprint import digest_tree
-from hieros_repro.records import Request
+from hieros_repro.records import ConfigError, Request
 from tests.agent import making
 from tests.agent.contract import AgentContract
 from tests.agent.dreaming import drawn, dreamer, floats, hierarchy, hieros, lived, update
@@ -177,7 +177,7 @@ def weights(metrics):
 def test_entropy_has_a_weight_for_every_level_the_last_for_all_above():
     assert weights(learned(hieros(ONE_ACTION, "agent.actor_entropy=[0.1,0.2]"))) == pytest.approx([0.1, 0.2, 0.2])
     assert weights(learned(hieros(ONE_ACTION, "agent.actor_entropy=0.3"))) == pytest.approx([0.3, 0.3, 0.3])
-    shared = hieros(ONE_ACTION, "agent.actor_entropy=[0.1,0.2,0.4,0.8]", "agent.upper_world=null")
+    shared = hieros(ONE_ACTION, "agent.actor_entropy=[0.1,0.2,0.4]", "agent.upper_world=null")
     assert weights(learned(shared)) == pytest.approx([0.1, 0.2, 0.4])
 
 
@@ -195,7 +195,9 @@ def test_the_weight_of_entropy_goes_straight_to_its_last_value():
 
 def test_what_holds_entropy_at_a_target_is_not_scheduled():
     adaptive = [f"agent.levels.level_{i}.entropy.adaptive=true" for i in range(3)]
-    found = weights(learned(hieros(ONE_ACTION, *adaptive, "agent.actor_entropy=0.5", "agent.final_actor_entropy=0.0")))
+    with pytest.raises(ConfigError, match=r"agent.final_actor_entropy: null is needed"):
+        hieros(ONE_ACTION, *adaptive, "agent.actor_entropy=0.5", "agent.final_actor_entropy=0.0")
+    found = weights(learned(hieros(ONE_ACTION, *adaptive, "agent.actor_entropy=0.5")))
     assert found == pytest.approx([1 / 1.1] * 3)  # policies begin nearly uniform: less weight
 
 

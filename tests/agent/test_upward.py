@@ -206,11 +206,11 @@ def test_lost_rewards_are_those_of_every_environment_wherever_one_of_them_ends()
     assert rewards(lost, 2, 1) == {0: 0, 3: 0, 4: 0, 7: 0, 8: 0}
 
 
-def test_flags_that_must_be_seen_are_missed_and_so_is_what_came_with_them():
+def test_flags_that_must_be_seen_are_missed_and_what_came_with_them_is_late():
     missed = lived("upward.flags=seen")
     assert flagged(missed, 1, 0) == ([0, 6], [], []) and flagged(missed, 1, 1) == ([0, 4, 8], [], [])
-    assert rewards(missed, 1, 0) == {0: 0, 2: 3, 4: 7, 6: 0, 8: 15}  # without the 5
-    assert rewards(missed, 2, 1) == {0: 0, 4: 0, 8: 0}
+    assert rewards(missed, 1, 0) == {0: 0, 2: 3, 4: 7, 6: 5, 8: 15}  # the 5 with the next episode's first
+    assert rewards(missed, 2, 1) == {0: 0, 4: 60, 8: 180}
     carried = lived("upward.flags=seen", "goal_on_reset=carried")  # clocks go on, and beginnings are missed, too
     assert flagged(carried, 2, 0) == ([0], [], []) and list(remembered(carried, 2, 0)) == [0, 4, 8]
 
@@ -231,8 +231,8 @@ def test_mixed_windows_show_the_episode_before():
 
 def test_stale_windows_are_one_step_of_the_level_below_behind():
     stale = lived("upward.states=stale")
-    # at 0 nothing had been seen, and the state before an episode is the last of the one before
-    assert windows(stale, 1, 0) == {0: ["empty", "none"], 2: [0, 1], 4: [2, 3], 5: [3, 4], 6: ["empty", 5], 8: [6, 7]}
+    # at 0 nothing had been seen, and the state before an episode is another episode's
+    assert windows(stale, 1, 0) == {0: ["empty", "empty"], 2: [0, 1], 4: [2, 3], 5: [3, 4], 6: ["empty", "empty"], 8: [6, 7]}
     assert windows(stale, 2, 1)[7] == [4, 6]
 
 

@@ -1,18 +1,21 @@
 #!/bin/sh
-# Question: which hierarchy learns a small PinPad, and does one at all beat none? Hieros at depth 1, 2 and 3, its public code's ways at depth 3, Director, Dreamer: same steps, same updates.
+# Question: which hierarchy learns a small PinPad, and does one at all beat none? Hieros at depth 1, 2 and 3, its public code's ways
+#           at depth 3, Director and Dreamer: as many steps and updates of the lowest level for each.
 # Runs:     6 agents x 3 seeds.
-# Cost:     8 to 15 minutes of one core a run, two at a time.
-# Answer:   the table and summary.png: intervals over seeds; the agents' presets differ in more than depth (docs/results.md).
+# Cost:     6 to 10 minutes of one idle core a run, two at a time: about an hour and a half.
+# Answer:   three tables and their pictures: intervals over seeds that do not overlap. The presets differ in more than depth
+#           (docs/hieros.md); SEEDS="42" first.
 #
 #   multirun_scripts/hierarchies.sh                 or with other overrides: ... run.steps=40000
 set -eu
 cd "$(dirname "$0")/.."
-sweep=outputs/sweeps/hierarchies-$(printf '%s ' "$@" | cksum | cut -d ' ' -f 1)
+folder=outputs/sweeps/hierarchies-$(printf '%s ' "$@" | cksum | cut -d ' ' -f 1)
 run() {
-    ./hieros train -m "$@" "seed=${SEEDS:-42,123,456}" hydra/launcher=joblib hydra.launcher.n_jobs=2 log=quiet sweep.dir="$sweep"
+    name=$1
+    shift
+    ./hieros train -m "$@" "seed=${SEEDS:-42,123,456}" hydra/launcher=joblib hydra.launcher.n_jobs="${JOBS:-2}" log=quiet sweep.dir="$folder-$name"
 }
-run experiment=pinpad_hieros_cpu agent.max_hierarchy=1,2,3 "$@"
-run experiment=pinpad_hieros_cpu agent=hieros_compat "$@"
-run experiment=pinpad_cpu "$@"
-run experiment=pinpad_dreamer_cpu "$@"
-cat "$sweep/summary.md"
+run depths experiment=pinpad_hieros_cpu agent.max_hierarchy=1,2,3 "$@"
+run compat experiment=pinpad_hieros_cpu agent=hieros_compat "$@"
+run others experiment=pinpad_cpu,pinpad_dreamer_cpu "$@"
+cat "$folder-depths/summary.md" "$folder-compat/summary.md" "$folder-others/summary.md"

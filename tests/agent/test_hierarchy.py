@@ -65,7 +65,7 @@ GOAL_ALONE = ["agent.levels.level_2.rewards.extrinsic=0", "agent.levels.level_2.
         ("dreamer", ["agent.batch_length=1"], "levels.actor.replay_value", "0.3: .*windows of 2 rows or more"),
         ("director", ["agent.levels.manager.replay_value=0.5"], "levels.manager.replay_value", "0.5: .*an agent of one level"),
         ("dreamer", ["~agent.levels.actor"], "levels", "there is none"),
-        ("dreamer", ["agent.levels.actor=null"], "levels.actor", "a _target_ is needed"),
+        ("dreamer", ["agent.levels.actor=null"], "levels.actor", "a node with a _target_"),
         ("dreamer", [*TWO, "+agent.levels.train=${agent.levels.actor}"], "levels.train", "no level may be named so"),
         ("dreamer", [*TWO, "+agent.levels.goals=${agent.levels.actor}"], "levels.goals", "no level may be named so"),
         ("dreamer", [*TWO, "+agent.levels.above=${agent.levels.actor}"], "goals", "levels tell each other goals"),

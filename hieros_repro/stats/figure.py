@@ -1,12 +1,12 @@
 """Figures of sweeps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from hieros_repro.stats.aggregate import summarise
+from hieros_repro.stats.curve import Curve, band
 
-Curve = Sequence[tuple[float, float]]  # (step, value)
-COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8d5a97", "#c77b1e", "#4d4d4d")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333", "#8c613c")
 
 
 def sweep_figure(
@@ -40,17 +40,6 @@ def sweep_figure(
     partial = path.with_name(f".partial-{path.name}")
     figure.savefig(partial, dpi=130, format="png", metadata={"Software": None})
     partial.replace(path)
-
-
-def band(curves: Sequence[Curve]) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Mean and 95 % t-interval of the curves' first points, of their second ones, and so on as far as all go; at the mean of
-    their steps, since an evaluation takes place at the first tick at or past its step. A single curve is its own band."""
-    points = list(zip(*curves, strict=False))
-    steps = [sum(step for step, _ in point) / len(point) for point in points]
-    found = [summarise([value for _, value in point]) for point in points]
-    lows = [s.mean if s.low is None else s.low for s in found]
-    highs = [s.mean if s.high is None else s.high for s in found]
-    return steps, [s.mean for s in found], lows, highs
 
 
 def _strip(axes, metric: str, finals: Mapping[str, Mapping[str, float]]) -> None:  # type: ignore[no-untyped-def]

@@ -1,7 +1,8 @@
-"""Tables as Markdown and CSV."""
+"""Tables as Markdown, LaTeX and CSV."""
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,30 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines) + "\n"
+
+
+# Besides the reserved characters: < > | print others in LaTeX's old fonts, and a star or bracket that opens a row would be
+# taken for an option of the line break before it.
+LATEX = str.maketrans({
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{character: f"{{{character}}}" for character in "*[]"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "`": r"\textasciigrave{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "\n": " ", "\r": " ", "\t": " ",
+})  # fmt: skip
+
+
+def latex(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table for the package booktabs, its first column flush left; every special character of a cell stands for itself."""
+    assert all(len(row) == len(header) for row in rows)
+    lines = [" & ".join(map(_tex, row)) + r" \\" for row in (header, *rows)]
+    top = [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", lines[0], r"\midrule"]
+    return "\n".join([*top, *lines[1:], r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _tex(cell: Any) -> str:
+    """What is not there is a dash; a minus is longer than a hyphen, and two hyphens are not to become a dash."""
+    text = ("-" if cell is None else str(cell)).translate(LATEX)
+    return re.sub(r"-(?=-)", "-{}", re.sub(r"(?<!\S)-(?=\.?\d)", "$-$", text))
 
 
 def to_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

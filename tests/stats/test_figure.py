@@ -2,21 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hieros_repro.stats.figure import band, sweep_figure
+from hieros_repro.stats.figure import sweep_figure
 
 CURVES = {"lr=1": {"1": [(0, 1.0), (10, 2.0), (20, 5.0)], "2": [(0, 3.0), (10, 4.0)]}, "lr=2": {"1": [(0, 9.0)]}}
-
-
-def test_a_band_is_over_the_steps_that_all_seeds_have():
-    steps, means, lows, highs = band(list(CURVES["lr=1"].values()))
-    half = 12.706204736 * 2**0.5 / 2**0.5  # t with 1 degree of freedom, deviation sqrt 2, two seeds
-    assert steps == [0, 10] and means == [2.0, 3.0]
-    assert lows == pytest.approx([2 - half, 3 - half]) and highs == pytest.approx([2 + half, 3 + half])
-
-
-def test_one_seed_is_its_own_band():
-    assert band([[(0, 1.0), (5, 2.0)]]) == ([0, 5], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0])
-    assert band([]) == ([], [], [], [])
 
 
 def test_a_figure_is_a_picture_with_something_in_it_and_equal_data_give_equal_bytes(tmp_path):

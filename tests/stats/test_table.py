@@ -1,7 +1,9 @@
 import csv
 import io
 
-from hieros_repro.stats.table import markdown, number, to_csv
+import pytest
+
+from hieros_repro.stats.table import latex, markdown, number, to_csv
 
 
 def test_a_number_that_is_not_there_is_a_dash():
@@ -17,3 +19,31 @@ def test_a_markdown_table_is_padded():
 def test_a_csv_reads_back():
     text = to_csv(("name", "value"), [('with, comma and "quote"', 1.5), ("none", None)])
     assert list(csv.reader(io.StringIO(text))) == [["name", "value"], ['with, comma and "quote"', "1.5"], ["none", ""]]
+
+
+def test_a_latex_table_by_hand():
+    assert latex(("group", "mean"), [("agent=hieros env.task=up_n_down", "-1.50"), ("95 % & more", None)]) == (
+        "\\begin{tabular}{lr}\n\\toprule\ngroup & mean \\\\\n\\midrule\n"
+        "agent=hieros env.task=up\\_n\\_down & $-$1.50 \\\\\n95 \\% \\& more & - \\\\\n\\bottomrule\n\\end{tabular}\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("plain", "escaped"),
+    [
+        ("$#_{}", r"\$\#\_\{\}"),
+        ("a\\b~c^d", r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d"),
+        ("<|>", r"\textless{}\textbar{}\textgreater{}"),
+        ("[1] *", "{[}1{]} {*}"),
+        ("two\nlines", "two lines"),
+        ("--flag 1e-3 x-1", "-{}-flag 1e-3 x-1"),
+        ("-1 ± .5, -.5", r"$-$1 $\pm$ .5, $-$.5"),
+    ],
+)
+def test_every_special_character_stands_for_itself(plain, escaped):
+    assert latex((plain,), [(plain,)]).splitlines()[2:5:2] == [escaped + r" \\"] * 2
+
+
+def test_a_row_of_another_length_is_refused():
+    with pytest.raises(AssertionError):
+        latex(("a", "b"), [("c",)])

@@ -1,0 +1,193 @@
+"""Figures of a report: what is drawn is passed in, nothing is computed here but where it goes.
+
+Equal data give equal bytes. Colours are told apart by everybody (after Okabe and Ito); after eight of them lines change style.
+"""
+
+import io
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from hieros_repro.stats.curve import Band, Curve
+from hieros_repro.stats.figure import COLOURS
+from hieros_repro.stats.tasks import Profile
+
+STYLES = ("-", "--", ":", "-.")
+LINES = 2 * len(COLOURS)  # groups that can still be told apart in one figure
+CROWD = len(COLOURS)  # groups beyond which seeds and bands would hide each other
+WIDTH = 8.6  # inches
+THIN = 240  # seeds' curves in one figure
+POINTS = 150  # of each of them
+
+
+Numbers = Mapping[str, int]  # group -> its place among all, so that it looks the same in every figure
+
+
+class Curves(NamedTuple):
+    """A group's learning: its seeds' curves, and their middle with its interval."""
+
+    seeds: list[Curve]
+    band: Band
+    n: int  # curves that the band is over
+
+
+class Spot(NamedTuple):
+    """A value with its interval, if there is one."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def style(number: int) -> dict[str, Any]:
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number // len(COLOURS) % len(STYLES)]}
+
+
+# -- Figures -----------------------------------------------------------------------------------------------------------
+
+
+def learning(metric: str, groups: Mapping[str, Curves], numbers: Numbers) -> Any:
+    """Every seed thin, each group's middle bold in its band; of many groups the middles only."""
+    figure, axes = _canvas(3.9 + _legend_height(groups))
+    seeds = max(3, THIN // max(len(groups), 1))
+    for name, curves in groups.items():
+        look = style(numbers[name])
+        for curve in thinned(curves.seeds, seeds) if len(groups) <= CROWD else ():
+            steps, values = zip(*thinned(curve, POINTS), strict=True)
+            axes.plot(steps, values, color=look["color"], alpha=0.3, linewidth=0.6)
+        band = curves.band
+        if band.steps:
+            marker = "o" if len(band.steps) == 1 else None
+            axes.plot(
+                band.steps,
+                band.middles,
+                linewidth=2,
+                label=f"{_wrapped(name)} (n = {curves.n})",
+                marker=marker,
+                **look,
+            )
+            if len(groups) <= CROWD:
+                axes.fill_between(band.steps, band.lows, band.highs, color=look["color"], alpha=0.13, linewidth=0)
+    axes.set(xlabel="environment steps", ylabel=metric)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    _legend(figure, axes, groups)
+    return figure
+
+
+def profiles(metric: str, groups: Mapping[str, Profile], numbers: Numbers) -> Any:
+    """Of each group the share of runs above a score, in its band unless there are many."""
+    figure, axes = _canvas(3.2 + _legend_height(groups))
+    for name, found in groups.items():
+        look = style(numbers[name])
+        axes.plot(found.thresholds, found.shares, linewidth=1.8, label=_wrapped(name), drawstyle="steps-post", **look)
+        if found.lows is not None and found.highs is not None and len(groups) <= CROWD:
+            axes.fill_between(
+                found.thresholds, found.lows, found.highs, color=look["color"], alpha=0.1, linewidth=0, step="post"
+            )
+    axes.set(xlabel=f"{metric} above which ...", ylabel="... this share of runs is", ylim=(-0.03, 1.03))
+    _legend(figure, axes, groups)
+    return figure
+
+
+def strip(metric: str, finals: Mapping[str, Mapping[str, float]], middles: Mapping[str, Spot], numbers: Numbers) -> Any:
+    """One line per group: every seed a dot, the mean a square in its interval."""
+    figure, axes = _canvas(0.9 + sum(0.24 + 0.17 * _wrapped(name).count("\n") + 0.17 for name in finals))
+    for number, (name, values) in enumerate(finals.items()):
+        colour, count = style(numbers[name])["color"], len(values)
+        places = [number + 0.24 * ((3 * i) % 5 - 2) / 4 for i in range(count)]  # apart, so that equal ones are seen
+        axes.plot(list(values.values()), places, "o", color=colour, alpha=max(0.15, min(0.6, 8 / count)), markersize=4.5)
+        middle = middles[name]
+        axes.errorbar(middle.value, number + 0.33, xerr=_spread(middle), fmt="s", color=colour, capsize=3, markersize=5)
+    axes.set(xlabel=metric, ylim=(len(finals) - 0.4, -0.6))
+    axes.set_yticks(range(len(finals)), [_wrapped(name) for name in finals])
+    axes.grid(axis="x", alpha=0.2)
+    return figure
+
+
+def forest(label: str, spots: Mapping[str, Spot], line: float, ends: tuple[float, float] | None = None) -> Any:
+    """One line per comparison: a value and its interval beside the line that means no difference."""
+    figure, axes = _canvas(0.9 + sum(0.3 + 0.17 * _wrapped(name, 46).count("\n") for name in spots))
+    axes.axvline(line, color="#777777", linewidth=1, linestyle="--")
+    for number, spot in enumerate(spots.values()):
+        axes.errorbar(spot.value, number, xerr=_spread(spot), fmt="o", color=COLOURS[0], capsize=3, markersize=5)
+    axes.set(xlabel=label, ylim=(len(spots) - 0.4, -0.6))
+    if ends is not None:
+        axes.set_xlim(*ends)
+    axes.set_yticks(range(len(spots)), [_wrapped(name, 46) for name in spots])
+    axes.grid(axis="x", alpha=0.2)
+    return figure
+
+
+def _spread(spot: Spot) -> list[list[float]] | None:
+    """How far the interval reaches to either side, as error bars take it."""
+    return None if spot.low is None or spot.high is None else [[spot.value - spot.low], [spot.high - spot.value]]
+
+
+def thinned(values: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of them at equal distances, the first and the last always."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+
+
+# -- Where things go ---------------------------------------------------------------------------------------------------
+
+
+def _canvas(height: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.2)
+    return figure, axes
+
+
+def _wrapped(name: str, width: int = 34) -> str:
+    return "\n".join(textwrap.wrap(name.replace("$", r"\$"), width)) or name  # a dollar would begin a formula
+
+
+def _columns(names: Mapping[str, Any]) -> int:
+    longest = max((min(len(name), 34) for name in names), default=0)
+    return 4 if longest <= 12 else 3 if longest <= 20 else 2
+
+
+def _legend_height(names: Mapping[str, Any]) -> float:
+    """Inches that a legend below the axes takes."""
+    if len(names) < 2:
+        return 0.0
+    lines = sum(_wrapped(name).count("\n") + 1 for name in names)
+    return 0.2 * -(-lines // _columns(names)) + 0.1
+
+
+def _legend(figure: Any, axes: Any, names: Mapping[str, Any]) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if len(names) > 1 and handles:
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=_columns(names), frameon=False, fontsize=8.5, handlelength=2.6
+        )
+
+
+# -- Files -------------------------------------------------------------------------------------------------------------
+
+
+def svg(figure: Any, name: str) -> str:
+    """The figure as an element that can stand in a page among others: its names begin with `name`."""
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    with rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+
+
+def png(figure: Any, dots: int = 200) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dots, metadata={"Software": None})
+    return buffer.getvalue()

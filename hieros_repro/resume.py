@@ -20,7 +20,7 @@ from hieros_repro.policy import read_config
 from hieros_repro.provenance.code import code
 from hieros_repro.records import UserError
 from hieros_repro.run import checkpoint as checkpoints
-from hieros_repro.run.folder import RunFolder
+from hieros_repro.run.folder import RunFolder, title
 
 # What a run continued in place may change: what is looked at, how often, by how many workers; and more steps.
 CHANGEABLE = (
@@ -225,18 +225,6 @@ def _settled(config: dict[str, Any], folder: Path, horizon: int | None = None) -
 def _fresh_name(config: dict[str, Any]) -> Path:
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
     return Path("outputs") / title(config) / f"{now}_seed-{config['seed']}"
-
-
-def title(config: dict[str, Any]) -> str:
-    """<environment>-<agent>: the registered id or the class and its task; the agent's name or its class."""
-    env, (kind, agent) = config["env"], (config[group]["_target_"].rpartition(".")[2] for group in ("env", "agent"))
-    name = env.get("id") or "-".join(filter(None, (kind, env.get("task"))))
-    return clean(f"{name[:60]}-{config['agent'].get('name') or agent}".lower())
-
-
-def clean(name: str) -> str:
-    """Only letters, digits, dot, underscore and hyphen."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "run"
 
 
 def _listed(found: dict[str, tuple[Any, Any]]) -> dict[str, list[Any]]:

@@ -1,11 +1,13 @@
 """One log for a run: it writes the JSON lines, and shows every row to the sinks that are switched on."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import yaml
 
 from hieros_repro.log import jsonl
 from hieros_repro.log.health import Health
@@ -49,6 +51,7 @@ class Sink(Protocol):
     def timing(self, row: Mapping[str, Any]) -> None: ...
     def say(self, text: str) -> None: ...
     def video(self, step: int, name: str, path: Path) -> None: ...
+    def end(self, chosen: Mapping[str, Any], results: Mapping[str, float]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -59,6 +62,7 @@ class Silent:
     def timing(self, row: Mapping[str, Any]) -> None: ...
     def say(self, text: str) -> None: ...
     def video(self, step: int, name: str, path: Path) -> None: ...
+    def end(self, chosen: Mapping[str, Any], results: Mapping[str, float]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -158,7 +162,10 @@ class Log:
     def close(self) -> None:
         for file in self.files.values():
             file.close()
+        ended = outcome(self.folder)
         for sink in self.sinks:
+            if ended is not None:
+                sink.end(*ended)
             sink.close()
 
     def state(self) -> Tree:
@@ -174,6 +181,29 @@ class Log:
             for sink in self.sinks:
                 if getattr(sink, "wants_history", False):
                     sink.metrics(row)
+
+
+def outcome(folder: Path) -> tuple[dict[str, Any], dict[str, float]] | None:
+    """What was chosen for a run, by key, and what it came to; None unless it has finished. As its folder says, so that a sink
+    shows of a run that was continued the same as of one that was not."""
+    account, typed = folder / "run.json", folder / "overrides.yaml"
+    facts = json.loads(account.read_text(encoding="utf8")) if account.exists() else {}
+    if facts.get("status") != "finished":
+        return None
+    overrides = (yaml.safe_load(typed.read_text(encoding="utf8")) or []) if typed.exists() else []
+    chosen = dict(override.lstrip("+").partition("=")[::2] for override in overrides if not override.startswith("~"))
+    kept = {key: _scalar(value) for key, value in chosen.items() if not key.startswith(("run.dir", "resume", "sweep.", "log"))}
+    results = {name: float(value) for name, value in facts["results"].items() if isinstance(value, int | float)}
+    return {**kept, "seed": facts["seed"]}, results
+
+
+def _scalar(text: str) -> str | int | float | bool:
+    """What the command line means by it, if that is a plain value; else the text itself."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if isinstance(value, str | int | float | bool) else text
 
 
 def plain_number(value: Any) -> Any:

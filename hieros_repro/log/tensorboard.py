@@ -47,6 +47,18 @@ class TensorBoard(Silent):
         summary = Summary(value=[Summary.Value(tag=name, image=picture)])
         self._writer._get_file_writer().add_summary(summary, step)
 
+    def end(self, chosen: Mapping[str, Any], results: Mapping[str, float]) -> None:
+        """What was chosen and what it came to, so that the tab HParams compares a sweep's runs. Into the same file: the
+        writer's own way makes another folder, named by the clock."""
+        from torch.utils.tensorboard.summary import hparams
+
+        step = round(results.get("step", 0))
+        for name, value in results.items():
+            self._writer.add_scalar(f"results/{name}", value, step)
+        metrics: dict[str, Any] = {f"results/{name}": value for name, value in results.items()}
+        for summary in hparams(dict(chosen), metrics):
+            self._writer._get_file_writer().add_summary(summary)
+
     def close(self) -> None:
         self._writer.close()
 

@@ -41,5 +41,9 @@ class WandB(Silent):
     def _film(self, path: Path) -> Any:
         return self._wandb.Video(str(path), format="gif" if path.suffix == ".gif" else "mp4")
 
+    def end(self, chosen: Mapping[str, Any], results: Mapping[str, float]) -> None:
+        self._run.config.update({"chosen": dict(chosen)}, allow_val_change=True)
+        self._run.summary.update({f"results/{name}": value for name, value in results.items()})
+
     def close(self) -> None:
         self._run.finish()

@@ -5,8 +5,9 @@ import errno
 import fcntl
 import json
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,25 @@ def invocation(verb: str) -> str:
     """How a verb is typed here: as the script says that started this process, or through python."""
     script = os.environ.get("HIEROS_SCRIPT")
     return f"{script} {verb}" if script else f"python -m hieros_repro.{verb}"
+
+
+def names(config: Mapping[str, Any]) -> tuple[str, str]:
+    """What is played and by whom: the registered id or the class and its task; the agent's name or its class."""
+    env, agent = config["env"], config["agent"]
+    kind, player = (node["_target_"].rpartition(".")[2] for node in (env, agent))
+    played = env.get("id") or "-".join(filter(None, (kind, env.get("task"))))
+    return played.lower(), str(agent.get("name") or player).lower()
+
+
+def title(config: Mapping[str, Any]) -> str:
+    """<environment>-<agent>: the folder that runs of this kind are put in."""
+    played, agent = names(config)
+    return clean(f"{played[:60]}-{agent}")
+
+
+def clean(name: str) -> str:
+    """Only letters, digits, dot, underscore and hyphen."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "run"
 
 
 def _locked(descriptor: int) -> bool:

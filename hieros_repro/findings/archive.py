@@ -1,0 +1,109 @@
+"""Many runs at once: found under folders, remembered in an index, and asked for by what they are."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from hieros_repro.findings import record
+from hieros_repro.findings.record import Record
+from hieros_repro.records import UserError
+from hieros_repro.run.folder import RunFolder
+
+INDEX = ".index.sqlite"
+LAYOUT = "1"  # of a record; an index of another layout is made anew
+STAMPED = ("run.json", "config.yaml", "overrides.yaml", "metrics.jsonl")
+
+
+def folders(path: Path) -> dict[Path, list[str]]:
+    """Run folders at or below a path, in order; of a sweep all its jobs, also those that have not begun. With each what its
+    sweep says was asked of it."""
+    if (path / "sweep.json").exists():
+        jobs = json.loads((path / "sweep.json").read_text(encoding="utf8"))["jobs"]
+        return {path / name: overrides for name, overrides in jobs.items()}
+    if RunFolder(path).exists() or (path / "run.json").exists():
+        return {path: []}
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such folder")
+    found: dict[Path, list[str]] = {}
+    for inside in sorted(path.iterdir()):
+        if inside.is_dir() and not inside.is_symlink() and not inside.name.startswith("."):
+            found |= folders(inside)
+    return found
+
+
+def read(paths: Sequence[Path]) -> list[Record]:
+    """The records of all runs at or below the paths, each once."""
+    found: dict[Path, Record] = {}
+    for path in paths:
+        for folder, run in gathered(path).items():
+            found.setdefault(folder.resolve(), run)
+    if not found:
+        raise UserError(f"{', '.join(map(str, paths))}: there is no run in it")
+    return list(found.values())
+
+
+def gathered(path: Path) -> dict[Path, Record]:
+    """The runs at or below a path. Where there are several, an index in that folder remembers those that have not changed."""
+    wanted = folders(path)
+    if len(wanted) < 2:
+        return {folder: _pending(record.read(folder), asked) for folder, asked in wanted.items()}
+    with _opened(path / INDEX) as index:
+        known = {name: (stamp, text) for name, stamp, text in index.execute("SELECT folder, stamp, record FROM runs")}
+        found, fresh = {}, []
+        for folder, asked in wanted.items():
+            name, stamp = str(folder.relative_to(path)), _stamp(folder)
+            before = known.get(name)
+            if before is not None and before[0] == stamp:
+                found[folder] = Record(**{**json.loads(before[1]), "folder": str(folder)})
+                continue
+            run = found[folder] = _pending(record.read(folder), asked)
+            if run.status != "running":  # a process may end without touching a file
+                fresh.append((name, stamp, json.dumps(run._asdict())))
+        with index:
+            index.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", fresh)
+            gone = known.keys() - {str(folder.relative_to(path)) for folder in wanted}
+            index.executemany("DELETE FROM runs WHERE folder = ?", [(name,) for name in gone])
+    return found
+
+
+def _pending(run: Record, asked: list[str]) -> Record:
+    """A job that has not begun is what its sweep asked for."""
+    if run.facts.get("run.steps") is not None or not asked:
+        return run
+    seeds = [override[5:] for override in asked if override.startswith("seed=")]
+    seed = int(seeds[-1]) if seeds and seeds[-1].isdigit() else None
+    return run._replace(seed=seed, typed=[override for override in asked if not override.startswith("seed=")])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """The index; in memory where the folder cannot be written."""
+    try:
+        index = sqlite3.connect(path, timeout=60)
+        index.execute("CREATE TABLE IF NOT EXISTS layout (version TEXT)")
+    except sqlite3.OperationalError:
+        index = sqlite3.connect(":memory:")
+        index.execute("CREATE TABLE layout (version TEXT)")
+    with closing(index):
+        if index.execute("SELECT version FROM layout").fetchall() != [(LAYOUT,)]:
+            with index:
+                index.execute("DROP TABLE IF EXISTS runs")
+                index.execute("DELETE FROM layout")
+                index.execute("INSERT INTO layout VALUES (?)", (LAYOUT,))
+        index.execute("CREATE TABLE IF NOT EXISTS runs (folder TEXT PRIMARY KEY, stamp TEXT, record TEXT)")
+        yield index
+
+
+def _stamp(folder: Path) -> str:
+    """Changes whenever one of the files that a record is read from does."""
+    marks = []
+    for name in STAMPED:
+        try:
+            status = (folder / name).stat()
+        except FileNotFoundError:
+            marks.append("-")
+        else:
+            marks.append(f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}")
+    return " ".join(marks)

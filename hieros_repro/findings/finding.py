@@ -1,0 +1,176 @@
+"""What groups of runs say together: numbers, contrasts, what is missing, and what a reader must know before believing them."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from hieros_repro.check import nearest
+from hieros_repro.determinism.keys import Key
+from hieros_repro.findings.group import Group, apart, groups
+from hieros_repro.findings.record import Record
+from hieros_repro.records import UserError
+from hieros_repro.stats.aggregate import Description, Outcome, describe
+from hieros_repro.stats.contrast import Contrast, brown_forsythe, contrast, holm
+from hieros_repro.stats.curve import Curve
+
+FEW = 5  # seeds below which a reader is warned
+MANY = 20  # groups above which not every pair is compared
+DRAWS = "stats"  # the stream of everything that is resampled
+
+
+class Row(NamedTuple):
+    """One group in one metric. Seeds without a value are named with the reason, never dropped."""
+
+    group: Group
+    values: dict[int, float]
+    absent: dict[int, str]
+    described: Description | None
+    curves: dict[int, Curve]
+    repeated: dict[int, bool]  # seed -> whether its several runs came to the same parameters
+    episodes: Outcome | None  # Brown and Forsythe's, over the final evaluations' episodes: do the seeds' scores spread alike?
+
+    @property
+    def name(self) -> str:
+        return self.group.name
+
+
+class Pair(NamedTuple):
+    """Two groups and what sets them apart; `adjusted` is Welch's p after Holm's correction over all pairs."""
+
+    first: str
+    second: str
+    contrast: Contrast
+    adjusted: float | None
+
+
+class Finding(NamedTuple):
+    """All that is computed from a set of runs for one metric."""
+
+    metric: str
+    rows: list[Row]
+    pairs: list[Pair]
+    differences: dict[str, list[object]]  # key of the configuration -> its value in each group
+    warnings: list[str]
+
+
+def find(records: Sequence[Record], metric: str, margin: float | None = None) -> Finding:
+    """Groups the runs and computes everything, resampling from keys that depend on nothing but the groups' order."""
+    known(records, metric)
+    found = groups(records)
+    key = Key(0)(DRAWS)
+    rows = [row(group, metric, key("group", number)) for number, group in enumerate(found)]
+    return Finding(metric, rows, _pairs(rows, key, margin), apart(found), list(_warnings(rows, metric)))
+
+
+def known(records: Sequence[Record], metric: str) -> None:
+    """Refuses a metric that no finished run has, with the nearest that there is."""
+    finished = [run for run in records if run.status == "finished"]
+    if finished and not any(metric in run.facts for run in finished):
+        results = sorted({name for run in finished for name, value in run.facts.items() if isinstance(value, int | float)})
+        raise UserError(f"no run has a metric {metric!r}{nearest(metric, results)}")
+
+
+def row(group: Group, metric: str, key: Key) -> Row:
+    """A group's numbers, described with intervals."""
+    found = numbers(group, metric)
+    scores = [runs[0].scores for seed, runs in group.seeds().items() if seed in found.values and len(runs[0].scores) > 1]
+    episodes = brown_forsythe(*scores) if all(map(math.isfinite, itertools.chain(*scores))) else None
+    described = describe(list(found.values.values()), key) if found.values else None
+    return found._replace(described=described, episodes=episodes)
+
+
+def numbers(group: Group, metric: str) -> Row:
+    """A group's values and curves, not described yet. Of a repeated seed the first finished run counts."""
+    values: dict[int, float] = {}
+    absent: dict[int, str] = {}
+    curves: dict[int, Curve] = {}
+    repeated: dict[int, bool] = {}
+    for seed, runs in group.seeds().items():
+        finished = [run for run in runs if run.status == "finished"]
+        run = (finished or runs)[0]
+        value = run.value(metric)
+        if value is not None and math.isfinite(value):
+            values[seed] = float(value)
+        else:
+            absent[seed] = _reason(run, metric, value)
+        if curve := run.curve(metric):
+            curves[seed] = curve
+        if len(finished) > 1:
+            repeated[seed] = len({other.facts.get("digest") for other in finished}) == 1
+    return Row(group, values, absent, None, curves, repeated, None)
+
+
+def _reason(run: Record, metric: str, value: float | None) -> str:
+    if value is not None:
+        return f"{metric} is {value}"
+    if run.status == "finished":
+        return f"it has no {metric}"
+    return run.status + (f": {run.error}" if run.error else "")
+
+
+def _pairs(rows: Sequence[Row], key: Key, margin: float | None) -> list[Pair]:
+    """Pairs of groups in the same task: all of them; of many groups the best against each other."""
+    valued = [row for row in rows if row.values]
+    sides = [(a, b) for a, b in itertools.combinations(valued, 2) if a.group.task == b.group.task]
+    if len(valued) > MANY:
+        best: dict[str, Row] = {}
+        for one in valued:
+            best[one.group.task] = max(best.get(one.group.task, one), one, key=_mean)
+        sides = [(best[other.group.task], other) for other in valued if other is not best[other.group.task]]
+    found = [
+        contrast(list(a.values.values()), list(b.values.values()), key("pair", number), margin)
+        for number, (a, b) in enumerate(sides)
+    ]
+    adjusted = holm([one.welch.p if one.welch else None for one in found])
+    return [Pair(a.name, b.name, one, p) for (a, b), one, p in zip(sides, found, adjusted, strict=True)]
+
+
+def _mean(row: Row) -> float:
+    return math.fsum(row.values.values()) / len(row.values)
+
+
+# -- What a reader must know -------------------------------------------------------------------------------------------
+
+
+def _warnings(rows: Sequence[Row], metric: str) -> "itertools.chain[str]":
+    return itertools.chain.from_iterable(_about(row, metric) for row in rows)
+
+
+def _about(row: Row, metric: str) -> list[str]:
+    texts = []
+    if row.absent:
+        listed = ", ".join(f"seed {seed} ({reason})" for seed, reason in row.absent.items())
+        texts.append(f"{row.name}: {len(row.absent)} of {len(row.absent) + len(row.values)} seeds have no value: {listed}")
+    n = len(row.values)
+    if 0 < n < FEW:
+        width = {2: "12.7", 3: "4.30", 4: "3.18"}
+        says = f"the 95 % t-interval is {width[n]} standard errors on each side" if n > 1 else "there is no interval"
+        texts.append(f"{row.name}: {n} seed{'s' if n > 1 else ''} only; {says}")
+    if row.described is not None and row.described.normality is not None and row.described.normality < 0.05:
+        texts.append(
+            f"{row.name}: the seeds do not look normal (Shapiro-Wilk p = {row.described.normality:.3f}): read the "
+            "bootstrap interval beside the t-interval"
+        )
+    for name, what in (("sources", "code"), ("numerics", "numerics")):
+        if len(_kinds(row, name)) > 1:
+            texts.append(f"{row.name}: its runs were made with different {what}, so they are not one experiment")
+    if broken := [seed for seed, equal in row.repeated.items() if not equal]:
+        texts.append(f"{row.name}: repeated runs of seed {', '.join(map(str, broken))} did not come to the same parameters")
+    if any(not run.facts.get("bit_comparable", True) for run in row.group.records):
+        texts.append(f"{row.name}: a run was resumed under other numerics and is not bit-comparable")
+    return texts
+
+
+def _kinds(row: Row, name: str) -> set[object]:
+    return {run.facts.get(name) for run in row.group.records if run.facts.get(name) is not None}
+
+
+def finals(finding: Finding) -> Mapping[str, Mapping[str, float]]:
+    """Group -> seed -> final value, as figures take them."""
+    return {row.name: {str(seed): value for seed, value in row.values.items()} for row in finding.rows}
+
+
+def curves(finding: Finding) -> Mapping[str, Mapping[str, Curve]]:
+    """Group -> seed -> curve, as figures take them."""
+    return {row.name: {str(seed): curve for seed, curve in row.curves.items()} for row in finding.rows}

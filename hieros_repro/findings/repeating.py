@@ -1,0 +1,104 @@
+"""How to get the same again: commands for each group, commands for what is missing, and what the metrics mean."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hieros_repro.findings.evidence import Evidence
+from hieros_repro.findings.finding import Finding, Row
+from hieros_repro.findings.page import Block, Commands, Folded, Listing, Paragraph, Section, Table
+from hieros_repro.findings.record import Record
+from hieros_repro.log.base import MEANINGS, meaning
+from hieros_repro.run.folder import invocation
+
+GROUPS = 12  # whose commands are not folded
+CONVERGENCE = "first scheduled evaluation whose mean reached run.target_score"
+
+
+def sweeps(records: Sequence[Record]) -> dict[Path, dict[str, Any]]:
+    """The sweeps that runs belong to, and what each was asked."""
+    folders = dict.fromkeys(Path(run.folder).parent for run in records)
+    files = {folder: folder / "sweep.json" for folder in folders}
+    return {folder: json.loads(file.read_text(encoding="utf8")) for folder, file in files.items() if file.exists()}
+
+
+def section(finding: Finding, evidence: Sequence[Evidence]) -> Section:
+    """Code first, then what was typed."""
+    blocks: list[Block] = [Commands(_checkout(evidence))]
+    typed = [f"{invocation('train')} {facts['command']}" for facts in sweeps([one.run for one in evidence]).values()]
+    if typed:
+        blocks += [Paragraph("The whole sweep:" if len(typed) == 1 else "The sweeps:"), Commands(typed[:GROUPS])]
+    commands = [command(row) for row in finding.rows]
+    blocks += [Paragraph("Each group:"), Commands(commands[:GROUPS])]
+    if len(commands) > GROUPS:
+        blocks.append(Folded(f"{len(commands) - GROUPS} groups more", [Commands(commands[GROUPS:])]))
+    last = next((one for one in evidence if one.run.status == "finished"), None)
+    if last is not None:
+        blocks += [
+            Paragraph("That a repetition is the same, bit for bit:"),
+            Commands([f"{invocation('compare')} {last.folder} <the new run>"]),
+        ]
+    return Section("How to repeat it", blocks)
+
+
+def _checkout(evidence: Sequence[Evidence]) -> list[str]:
+    begun = [one for one in evidence if one.account]
+    commits = list(dict.fromkeys((one.account.get("code") or {}).get("commit") for one in begun))
+    lines = [f"git checkout {commit}" for commit in commits if commit] or ["# the commit was not recorded"]
+    patched = next((one for one in begun if one.patch is not None), None)
+    return lines if patched is None else [*lines, f"git apply {patched.folder / 'code.patch'}"]
+
+
+def command(row: Row) -> str:
+    """One command for all seeds of a group."""
+    run = row.group.records[0]
+    seeds = ",".join(str(seed) for seed in row.group.seeds())
+    words = [*(["-m"] if "," in seeds else []), *run.typed, *([f"seed={seeds}"] if seeds else [])]
+    return f"{invocation('train')} {shlex.join(words)}"
+
+
+def rerun(run: Record) -> str:
+    """Continues a run where it is, or begins it."""
+    if (Path(run.folder) / "config.yaml").exists():
+        return f"{invocation('train')} resume={shlex.quote(run.folder)}"
+    words = [*run.typed, *([] if run.seed is None else [f"seed={run.seed}"]), f"run.dir={run.folder}"]
+    return f"{invocation('train')} {shlex.join(words)}"
+
+
+def failures(finding: Finding) -> Section:
+    """Every run that did not finish, and every one that finished without a value, with what to type."""
+    lost = [run for row in finding.rows for run in row.group.records if run.status != "finished"]
+    valueless = [(row, seed) for row in finding.rows for seed in row.absent
+                 if any(run.status == "finished" for run in row.group.seeds()[seed])]  # fmt: skip
+    if not lost and not valueless:
+        return Section("Failures", [Paragraph("Every run finished with a value.")])
+    blocks: list[Block] = []
+    for run in lost[:GROUPS]:
+        blocks += [Paragraph(_what(run)), Commands([rerun(run)])]
+    if len(lost) > GROUPS:
+        folded: list[Block] = [Listing([_what(run) for run in lost[GROUPS:]]), Commands([rerun(run) for run in lost[GROUPS:]])]
+        blocks.append(Folded(f"{len(lost) - GROUPS} runs more", folded))
+    if valueless:
+        blocks.append(Listing([f"{row.name}, seed {seed}: {row.absent[seed]}" for row, seed in valueless]))
+    return Section("Failures", blocks)
+
+
+def _what(run: Record) -> str:
+    reason = f": {' '.join(run.error.split())}" if run.error else ""
+    seed = "" if run.seed is None else f" (seed {run.seed})"
+    return f"{Path(run.folder).name}{seed}: {run.status}{reason}"
+
+
+def meanings(finding: Finding) -> Section:
+    """What the names in this report stand for: of every evaluation's metric, and of the results."""
+    known = MEANINGS | {"convergence_step": CONVERGENCE}
+    names = {name for row in finding.rows for run in row.group.records for line in run.evaluations for name in line}
+    names |= {finding.metric}
+    rows = [[name, text] for name in sorted(names) if (text := meaning(name, known)) is not None]
+    unknown = sorted(name for name in names if meaning(name, known) is None)
+    blocks: list[Block] = [Table(("metric", "meaning"), rows)]
+    if unknown:
+        blocks.append(Paragraph(f"Told by environments or agents of their own: {', '.join(unknown)}.", "note"))
+    return Section("Metrics", blocks)

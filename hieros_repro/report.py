@@ -1,0 +1,98 @@
+"""python -m hieros_repro.report RUNS_OR_SWEEP...: what runs say, as one HTML file and a PDF.
+
+    python -m hieros_repro.report                                      all runs under outputs/
+    python -m hieros_repro.report outputs/sweeps/hieros_depth-1234 --out depth.html
+    python -m hieros_repro.report outputs --where "env.task=three and agent=hieros" --table results.tex
+
+Runs that differ in nothing but their seed are one group. Equal runs give equal files, byte for byte.
+Exit codes: 0 written, 2 could not be.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hieros_repro.records import UserError
+
+TABLES = (".md", ".tex", ".csv")
+OUTPUTS = Path("outputs")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("hieros-report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "runs", nargs="*", type=Path, metavar="RUN", help="run folders, sweeps, or folders of them; default: outputs"
+    )
+    parser.add_argument("--where", metavar="WORDS", help='which of the runs: "agent=hieros and env.task=three"')
+    parser.add_argument("--metric", help="what is reported; default: the sweep's metric, else eval/score")
+    parser.add_argument("--margin", type=float, help="the largest difference that counts as none, for tests of equivalence")
+    parser.add_argument(
+        "--expected", type=Path, metavar="FILE", help="a references file; default: that of the runs' experiment"
+    )
+    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE.html", help="default: report.html")
+    parser.add_argument("--pdf", action=argparse.BooleanOptionalAction, default=True, help="also a PDF beside it; the default")
+    parser.add_argument(
+        "--table", type=Path, action="append", default=[], metavar="FILE", help="the result table as .md, .tex or .csv"
+    )
+    parser.add_argument("--title", help="default: what was run")
+    parser.add_argument("--question", help="default: that of the script which made the sweep, or what such runs answer")
+    try:
+        print(report(parser.parse_args()))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def report(asked: argparse.Namespace) -> str:
+    """Writes what was asked for, and returns an account of it with the result table."""
+    _check(asked)
+    from hieros_repro.findings import archive, page, results, story, webpage, where
+    from hieros_repro.findings.finding import find
+    from hieros_repro.stats.table import markdown
+
+    paths = asked.runs or [OUTPUTS]
+    records = archive.read(paths)
+    if asked.where:
+        records = where.chosen(records, asked.where)
+        if not records:
+            raise UserError(f"--where {asked.where!r}: no run is meant by it")
+    found = find(records, asked.metric or story.sweep_metric(records) or "eval/score", asked.margin)
+    content = story.compose(found, records, asked.title, asked.question, asked.expected)
+    written = [_write(asked.out, webpage.render(content).encode())]
+    if asked.pdf:
+        from hieros_repro.findings import pdf
+
+        written.append(_write(asked.out.with_suffix(".pdf"), pdf.render(content)))
+    table = results.result_table(found)
+    written += [_write(path, page.export(table, path.suffix).encode()) for path in asked.table]
+    rows = [row[:5] for row in page.texts(table)]
+    lines = [markdown((found.metric, *table.header[1:5]), rows[:20])]
+    lines += [f"and {len(rows) - 20} groups more\n"] if len(rows) > 20 else []
+    return "".join(lines) + "\n".join(f"written: {path}" for path in written)
+
+
+def _check(asked: argparse.Namespace) -> None:
+    """Before anything is read: where it is to be written."""
+    if asked.out.suffix != ".html":
+        raise UserError(f"--out {asked.out}: a report is an .html file")
+    if asked.margin is not None and not 0 < asked.margin < float("inf"):
+        raise UserError(f"--margin {asked.margin}: it must be a positive number")
+    for path in asked.table:
+        if path.suffix not in TABLES:
+            raise UserError(f"--table {path}: a table is one of {', '.join(TABLES)}")
+
+
+def _write(path: Path, content: bytes) -> Path:
+    """All of it or nothing."""
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+import pytest
+import yaml
+
+from hieros_repro.findings import archive, expected
+from hieros_repro.records import UserError
+from tests.findings.folders import run
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Seeds with scores 470, 480, 490: a mean of 480 and a t-interval of [455.16, 504.84]. One failed."""
+    for seed, score in enumerate([470.0, 480.0, 490.0]):
+        run(tmp_path / "runs" / str(seed), seed, score)
+    run(tmp_path / "runs" / "3", 3, 0.0, status="failed")
+    return archive.read([tmp_path / "runs"])
+
+
+def read(tmp_path, document):
+    (tmp_path / "references.yaml").write_text(yaml.safe_dump(document))
+    return expected.read(tmp_path / "references.yaml")
+
+
+def verdicts(tmp_path, runs, tolerance=None, seeds=1, **wanted):
+    return expected.judge(read(tmp_path, {"expected": wanted, "seeds": seeds}), runs, tolerance)
+
+
+@pytest.mark.parametrize(
+    "wanted, met",
+    [
+        ({"value": 500, "absolute": 20}, True),
+        ({"value": 500, "absolute": 19}, False),
+        ({"interval": [504, 600]}, True),
+        ({"interval": [505, 600]}, False),
+        ({"interval": [300, 455]}, False),
+        ({"interval": [300, 456]}, True),
+    ],
+)
+def test_a_mean_within_an_absolute_distance_or_an_interval_that_overlaps(tmp_path, runs, wanted, met):
+    (verdict,) = verdicts(tmp_path, runs, **{"eval/score": wanted})
+    assert verdict.met == met and verdict.word == ("met" if met else "NOT MET") and verdict.found.n == 3
+
+
+def test_a_tolerance_on_the_command_line_wins_over_an_absolute_one(tmp_path, runs):
+    assert not verdicts(tmp_path, runs, tolerance=0.01, **{"eval/score": {"value": 500, "absolute": 30}})[0].met
+
+
+def test_so_many_seeds_must_have_finished(tmp_path, runs):
+    assert [v.met for v in verdicts(tmp_path, runs, seeds=3, **{"eval/score": {"at_least": 0}})] == [True, True]
+    assert [v.met for v in verdicts(tmp_path, runs, seeds=4, **{"eval/score": {"at_least": 0}})] == [True, False]
+
+
+def test_what_is_not_finite_is_named_and_not_met(tmp_path, runs):
+    run(tmp_path / "runs" / "4", 4, float("nan"))
+    (verdict,) = verdicts(tmp_path, archive.read([tmp_path / "runs"]), **{"eval/score": {"at_least": 0}})
+    assert (verdict.word, verdict.met) == ("not finite", False)
+
+
+@pytest.mark.parametrize(
+    "document, said",
+    [
+        ({"expect": {}}, "it has no `expected:`"),
+        ({"expected": {"eval/score": {"atleast": 3}}}, "there is no condition 'atleast'; .*did you mean at_least"),
+        ({"expected": {"eval/score": {"at_least": "many"}}}, "at_least = 'many'; it must be a number"),
+        ({"expected": {"eval/score": {"interval": [1]}}}, r"interval = \[1\]; it must be two numbers \[low, high\]"),
+        ({"expected": {"eval/score": {"tolerance": 0.1}}}, "a tolerance needs a value"),
+        ({"expected": {"eval/score": 7}}, "7 is not a mapping of value, tolerance"),
+        ({"expected": {}, "source": {}}, "there is no key 'source'; did you mean sources"),
+    ],
+)
+def test_a_file_with_what_nobody_would_read_is_refused(tmp_path, document, said):
+    with pytest.raises(UserError, match=said):
+        read(tmp_path, document)
+
+
+def test_what_is_not_yaml_is_refused_by_name(tmp_path):
+    (tmp_path / "references.yaml").write_text("expected: [")
+    with pytest.raises(UserError, match=r"references\.yaml: not YAML"):
+        expected.read(tmp_path / "references.yaml")

@@ -1,0 +1,62 @@
+import pytest
+
+from hieros_repro.findings.record import Record
+from hieros_repro.findings.where import chosen
+from hieros_repro.records import UserError
+
+
+def of(number, **facts):
+    return Record(str(number), "finished", number, "", {name.replace("__", "."): v for name, v in facts.items()}, [], [], [])
+
+
+RUNS = [
+    of(1, agent="hieros", env__task="three", env__length=2000, best=None, mixed=True),
+    of(2, agent="hieros", env__task="four", env__length=500, best=1.5, mixed=False),
+    of(3, agent="director", env__task="three", env__length=2000, best=-3.0),
+    of(4, agent="ppo", env__id="CartPole-v1", rate=1e-3),
+]
+
+
+@pytest.mark.parametrize(
+    "where, seeds",
+    [
+        ("agent=hieros and env.task=three", [1]),
+        ("agent=hieros or env.task=three", [1, 2, 3]),
+        ("agent = hieros and not env.task = three", [2]),
+        ("agent=ppo or agent=hieros and env.task=four", [2, 4]),  # and binds closer than or
+        ("(agent=ppo or agent=hieros) and env.length>1e3", [1]),
+        ("not (agent=ppo or agent=hieros)", [3]),
+        ("env.length>=500 and env.length<2_000", [2]),
+        ("seed!=2", [1, 3, 4]),
+        ("best>-5", [2, 3]),  # a run without a value is neither above nor below
+        ("best=null", [1, 4]),
+        ("mixed=true", [1]),
+        ('env.id="CartPole-v1"', [4]),
+        ("env.id~'^Cart'", [4]),
+        ("rate=0.001", [4]),
+        ("env.length=three", []),
+    ],
+)
+def test_words_choose_runs(where, seeds):
+    assert [run.seed for run in chosen(RUNS, where)] == seeds
+
+
+@pytest.mark.parametrize(
+    "where, said",
+    [
+        ("agnt=hieros", "no run has 'agnt'; did you mean agent?"),
+        ("agent=hieros and", "it ends too early"),
+        ("agent", "it ends too early"),
+        ("agent hieros", "'hieros' is not expected there"),
+        ("(agent=hieros", "a parenthesis is not closed"),
+        ("agent=hieros)", "')' is not expected there"),
+        ("agent=hieros env.task=three", "'env.task' is not expected there"),
+        ("agent~'('", "not a regular expression"),
+        ("agent='hier", "cannot be read"),
+        ("", "it ends too early"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_an_example(where, said):
+    with pytest.raises(UserError) as refused:
+        chosen(RUNS, where)
+    assert said in str(refused.value) and "agent=hieros and env.task=three" in str(refused.value)

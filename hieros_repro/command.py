@@ -27,11 +27,12 @@ from omegaconf.errors import OmegaConfBaseException
 from hieros_repro.check import TRAIN, Page, check, nearest
 from hieros_repro.determinism.settings import environment, restart_with
 from hieros_repro.records import ConfigError, Failed, Fault, Stopped, UserError
+from hieros_repro.sweep.launch import missing, missing_sweeper
+from hieros_repro.sweep.search import examples, is_search
 
 FINISHED, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
 PACKAGE = Path(__file__).resolve().parent
 CHOICES = (*TRAIN.groups, *TRAIN.free, "experiment")  # what has options
-LAUNCHERS = {"joblib": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}
 
 
 class Verb(NamedTuple):
@@ -70,7 +71,7 @@ def run(verb: Verb) -> None:
         if not asking:
             sweep = prepare(verb, arguments.overrides, arguments.multirun, arguments.config_dir)
         with _without_hidden() if arguments.shell_completion and "query" in named else nullcontext():
-            sys.exit(_hydra(verb, single=not (asking or arguments.multirun)))
+            sys.exit(_hydra(verb, single=not (asking or arguments.multirun)) if sweep is None else _sweep(verb, sweep))
     except Stopped as stopped:
         _complain(stopped)
         sys.exit(STOPPED)
@@ -82,7 +83,7 @@ def run(verb: Verb) -> None:
         sys.exit(INTERRUPTED)
     finally:
         if sweep is not None:
-            from hieros_repro.summary import table
+            from hieros_repro.sweep.summary import table
 
             print(table(sweep))
 
@@ -108,6 +109,19 @@ def _hydra(verb: Verb, single: bool) -> int:
     task = job if single else verb.job
     hydra.main(version_base="1.3", config_path=str(conf()), config_name=verb.config_name)(task)()
     return code
+
+
+def _sweep(verb: Verb, folder: Path) -> int:
+    """Hands a sweep over to Hydra; what its jobs came to is in its folder."""
+    from hieros_repro.sweep import conduct
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        with conduct.directed(folder):
+            _hydra(verb, single=False)
+    except HydraException as error:
+        raise UserError(str(error).splitlines()[0]) from error
+    return conduct.verdict(folder)
 
 
 @contextmanager
@@ -138,7 +152,9 @@ def prepare(verb: Verb, overrides: list[str], multirun: bool, config_dir: str | 
     with composer(config_dir) as compose:
         jobs, parsed = jobs_of(verb.config_name, overrides, multirun)
         faults += _seed_faults(jobs)
+        faults += _folder_faults(parsed) if multirun else []
         configs = [composed(verb, compose, job, faults) for job in distinct(jobs)]
+        node = hydras(verb.config_name, overrides, faults) if not faults else None
     composable = [config for config in configs if config is not None]
     if not faults:
         _set_environment(composable)
@@ -150,10 +166,13 @@ def prepare(verb: Verb, overrides: list[str], multirun: bool, config_dir: str | 
             faults += [fault for fault in error.faults if fault.key not in {known.key for known in faults}]
     if faults:
         raise ConfigError(faults)
+    if node is not None and not multirun and is_search(node):
+        raise UserError("hydra/sweeper=optuna: a search has many runs, which needs -m")
     if multirun:
-        from hieros_repro.sweep import lay_out
+        from hieros_repro.sweep.layout import Asked, lay_out
 
-        folder, arguments = lay_out(parsed, overrides, jobs, checked, config_dir)
+        assert node is not None, "what cannot be composed is a fault"
+        folder, arguments = lay_out(Asked(overrides, parsed, jobs, checked, node, config_dir))
         sys.argv[1:] = [*sys.argv[1:], *arguments]
         return folder
     return None
@@ -189,33 +208,60 @@ def composer(config_dir: str | None = None) -> Iterator[Callable[..., DictConfig
 
 
 def jobs_of(config_name: str, overrides: list[str], multirun: bool) -> tuple[list[list[str]], list[Override]]:
-    """The overrides of every job that was asked for, and all as parsed."""
+    """The overrides of every job that was asked for, and all as parsed. Of a search, whose jobs nobody knows, two examples."""
     loader = GlobalHydra.instance().config_loader()
+    node = hydras(config_name, overrides, []) if multirun else None
+    params = [f"{key}={value}" for key, value in (node["sweeper"].get("params") or {}).items()] if node is not None else []
     try:
-        parsed = OverridesParser.create(loader).parse_overrides(overrides)
+        everything = OverridesParser.create(loader).parse_overrides([*params, *overrides])
     except HydraException as error:
         raise ConfigError([Fault("command line", str(error).splitlines()[0])]) from None
-    parsed = [override for override in parsed if not _is_hydras(override)]
+    parsed = list({override.get_key_element(): override for override in everything if not _is_hydras(override)}.values())
     swept = [override for override in parsed if override.is_sweep_override()]
     if swept and not multirun:
         faults = [
             Fault(o.get_key_element(), f"{o.input_line!r} gives several values, which needs -m (one run each)") for o in swept
         ]
         raise ConfigError(faults)
+    if node is not None and is_search(node):
+        return examples(parsed), parsed
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-    return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0], parsed
+    try:
+        return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0], parsed
+    except HydraException as error:
+        raise ConfigError([Fault("command line", f"{error}; a range without steps needs hydra/sweeper=optuna")]) from None
+
+
+def hydras(config_name: str, overrides: list[str], faults: list[Fault]) -> dict[str, Any] | None:
+    """Hydra's own node, as it would be for these overrides, of which those with several values do not count."""
+    parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(overrides)
+    single = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+    try:
+        config = hydra.compose(config_name=config_name, overrides=single, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        reason = f": {error.__cause__}".splitlines()[0] if error.__cause__ else ""
+        faults.append(Fault("command line", missing_sweeper(str(error)) or str(error).splitlines()[0] + reason))
+        return None
+    node: Any = config.hydra
+    return {
+        "launcher": OmegaConf.to_container(node.launcher, resolve=False),
+        "sweeper": OmegaConf.to_container(node.sweeper, resolve=False),
+        "runtime": {"choices": OmegaConf.to_container(node.runtime.choices)},
+    }
+
+
+def _folder_faults(parsed: list[Override]) -> Iterator[Fault]:
+    if any(override.key_or_group == "run.dir" for override in parsed):
+        yield Fault("run.dir", "a sweep names the folders of its runs; where the sweep itself lies is said by sweep.dir")
 
 
 def _is_hydras(override: Override) -> bool:
     key = override.key_or_group
-    if key == "hydra/launcher" and isinstance(override.value(), str):
-        options = GlobalHydra.instance().config_loader().get_group_options("hydra/launcher")
-        name = str(override.value())
-        if name not in options:
-            extra = LAUNCHERS.get(name)
-            how = f"install the extra: pip install 'hieros-repro[{extra}]'" if extra else f"there are {', '.join(options)}"
-            raise ConfigError([Fault(key, f"{name!r} is not available; {how}")])
+    if key in ("hydra/launcher", "hydra/sweeper") and isinstance(override.value(), str):
+        options = GlobalHydra.instance().config_loader().get_group_options(key)
+        if str(override.value()) not in options:
+            missing(key, str(override.value()), options)
     return key.startswith(("hydra.", "hydra/"))
 
 
@@ -267,7 +313,7 @@ def composed(verb: Verb, compose: Callable[..., DictConfig], overrides: list[str
     try:
         return compose(config_name=verb.config_name, overrides=overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        refusal = Fault("configuration", " ".join(str(error).split("\n")[:2]))
+        refusal = Fault("configuration", missing_sweeper(str(error)) or " ".join(str(error).split("\n")[:2]))
     groups = [group for group in loader.list_groups("") if group != "hydra"]
     parsed = OverridesParser.create(loader).parse_overrides(overrides)
     before = len(faults)

@@ -25,9 +25,9 @@ def job(config: DictConfig) -> float | None:
     asked = command.typed(list(HydraConfig.get().overrides.task))
     if HydraConfig.get().mode is not RunMode.MULTIRUN:
         return train(config, asked)
-    from hieros_repro import sweep
+    from hieros_repro.sweep.job import member
 
-    return sweep.member(config, asked, train)
+    return member(config, asked, train)
 
 
 def train(config: DictConfig, asked: list[str]) -> float | None:

@@ -8,10 +8,11 @@ import signal
 import pytest
 from omegaconf import OmegaConf
 
-from hieros_repro import sweep
-from hieros_repro.command import composer, jobs_of
+from hieros_repro.command import composer, hydras, jobs_of
 from hieros_repro.determinism.settings import WORKSPACE
-from hieros_repro.records import UserError
+from hieros_repro.records import Stopped, UserError
+from hieros_repro.sweep import job, layout
+from hieros_repro.sweep.board import Board
 from hieros_repro.train import train
 from tests.envs import Mortal, Unlucky, chosen
 from tests.runs import SHORT, compose, facts, process, run, unequal_files
@@ -47,11 +48,14 @@ def unlucky(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rerun(unlucky):
-    """The same command once more, now that nothing fails: (folder, process, what the runs said before)."""
+    """The same command twice more, now that nothing fails, the second time asked to try what failed:
+    (folder, processes, what the runs said before)."""
     folder, _ = unlucky
     before = {seed: facts(folder / "sweep" / f"seed-{seed}") for seed in (1, 2, 70)}
     first_summary = summary(folder), (folder / "sweep" / "summary.md").read_text()
-    return folder, swept(folder, "seed=1,70,2", *UNLUCKY), before, first_summary
+    left = swept(folder, "seed=1,70,2", *UNLUCKY)
+    retried = swept(folder, "seed=1,70,2", *UNLUCKY, "sweep.retry_failed=true")
+    return folder, (left, retried), before, first_summary
 
 
 # -- Jobs ----------------------------------------------------------------------------------------------------------------
@@ -75,6 +79,11 @@ def test_a_seed_that_fails_loses_none_of_the_others_and_fails_the_sweep(unlucky)
     assert done.returncode == 1
     statuses = {path.name: facts(path)["status"] for path in (folder / "sweep").glob("seed-*")}
     assert statuses == {"seed-1": "finished", "seed-70": "failed", "seed-2": "finished"}
+    assert "run: seed-1, seed-70, seed-2" in done.stdout
+    assert "2 of 3 finished, 1 failed" in done.stdout
+    assert "failed: seed-70: OverflowError: the pole broke under seed 70" in done.stderr
+    assert "error: 1 of 3 runs failed" in done.stderr
+    assert "Error executing job" not in done.stderr
 
 
 def test_the_summary_lists_what_failed_with_its_error_and_the_command_to_rerun_it(rerun):
@@ -90,9 +99,20 @@ def test_the_summary_lists_what_failed_with_its_error_and_the_command_to_rerun_i
     assert first["groups"]["all"]["seeds"] == [1, 2]
 
 
-def test_running_a_sweep_again_skips_what_is_finished_and_runs_what_failed(rerun):
-    folder, done, before, _ = rerun
+def test_running_a_sweep_again_leaves_what_failed_alone_and_says_how_to_try_it(rerun):
+    _, (done, _), _, _ = rerun
+    assert done.returncode == 1
+    assert "skip (finished): seed-1, seed-2" in done.stdout
+    assert "skip (failed): seed-70  (run them again with sweep.retry_failed=true)" in done.stdout
+    told = "failed before (OverflowError: the pole broke under seed 70); run it again with sweep.retry_failed=true"
+    assert told in done.stdout
+    assert f"failed: seed-70: {told}" in done.stderr
+
+
+def test_running_a_sweep_again_skips_what_is_finished_and_runs_what_failed_if_asked(rerun):
+    folder, (_, done), before, _ = rerun
     assert done.returncode == 0, done.stderr
+    assert "resume: seed-70" in done.stdout
     assert done.stdout.count("finished before, with the same configuration, code and numerics") == 2
     for seed in (1, 2):
         assert facts(folder / "sweep" / f"seed-{seed}") == before[seed]
@@ -107,7 +127,7 @@ def test_the_summary_has_the_seeds_statistics(rerun):
     assert group["mean"] == pytest.approx(sum(scores) / 3)
     assert (group["min"], group["max"], group["median"]) == (min(scores), max(scores), sorted(scores)[1])
     rows = list(csv.DictReader((folder / "sweep" / "summary.csv").open()))
-    assert [(row["group"], row["n"], row["seeds"]) for row in rows] == [("all", "3", "1 70 2")]
+    assert [(row["group"], row["n"], row["seeds"]) for row in rows] == [("all", "3", "1 2 70")]
     assert (folder / "sweep" / "summary.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -170,7 +190,7 @@ def member(folder, *overrides):
     (folder / "sweep.json").write_text(
         json.dumps({"command": "", "metric": "eval/score", "axes": ["seed"], "jobs": {"seed-1": typed}})
     )
-    return sweep.member(compose(*typed, f"++sweep.dir={folder}", "++sweep.axes=[seed]"), typed, train)
+    return job.member(compose(*typed, f"++sweep.dir={folder}", "++sweep.axes=[seed]"), typed, train)
 
 
 def test_a_job_that_finished_with_other_code_is_not_skipped_but_named(tmp_path):
@@ -180,17 +200,54 @@ def test_a_job_that_finished_with_other_code_is_not_skipped_but_named(tmp_path):
     told["code"]["sources"] = "something else"
     told["numerics"]["threads"] = 8
     (tmp_path / "seed-1" / "run.json").write_text(json.dumps(told))
-    with pytest.raises(UserError) as caught:
-        member(tmp_path, "seed=1")
-    assert f"{tmp_path / 'seed-1'}: finished before, but not under the same conditions" in str(caught.value)
-    assert "the code has changed" in str(caught.value)
-    assert "numerics threads: 8, now 1" in str(caught.value)
+    assert member(tmp_path, "seed=1") is None
+    (outcome, text) = Board(tmp_path).notes()["seed-1"]
+    assert outcome == "failed"
+    assert f"{tmp_path / 'seed-1'}: finished before, but not under the same conditions" in text
+    assert "the code has changed" in text
+    assert "numerics threads: 8, now 1" in text
 
 
 def test_a_job_that_finished_with_another_configuration_is_not_skipped_but_named(tmp_path):
     member(tmp_path, "seed=1")
-    with pytest.raises(UserError, match=r"agent.clip: 0.2 in the run, 0.3 now"):
-        member(tmp_path, "seed=1", "agent.clip=0.3")
+    assert member(tmp_path, "seed=1", "agent.clip=0.3") is None
+    assert "agent.clip: 0.2 in the run, 0.3 now" in Board(tmp_path).notes()["seed-1"].text
+
+
+def test_once_the_word_to_stop_is_given_no_job_starts(tmp_path):
+    Board(tmp_path).stop()
+    assert member(tmp_path, "seed=1") is None
+    assert not (tmp_path / "seed-1").exists()
+
+
+def test_a_job_under_way_stops_when_the_word_is_given_and_goes_on_when_it_is_taken_back(tmp_path, monkeypatch):
+    """The word comes from another process, here from the environment at its 333rd step."""
+    monkeypatch.setattr(Mortal, "taken", 0)
+    monkeypatch.setattr("tests.envs.os.kill", lambda *ignored: Board(tmp_path).stop())
+    monkeypatch.setenv("DIE_AT", "333")
+    monkeypatch.setenv("DIE_BY", "0")
+    with pytest.raises(Stopped):
+        member(tmp_path, "seed=1", *chosen(Mortal))
+    assert Board(tmp_path).notes()["seed-1"].outcome == "stopped"
+    assert facts(tmp_path / "seed-1")["status"] == "stopped"
+    Board(tmp_path).clear()
+    assert member(tmp_path, "seed=1", *chosen(Mortal)) is not None
+    run(tmp_path / "alone", "seed=1", *chosen(Mortal))
+    assert unequal_files(tmp_path / "alone", tmp_path / "seed-1") == []
+
+
+def test_a_sweep_names_the_folders_of_its_runs(tmp_path):
+    done = swept(tmp_path, "seed=1,2", "run.dir=mine")
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert "run.dir: a sweep names the folders of its runs" in done.stderr
+
+
+def test_a_wrong_value_for_a_launcher_is_one_clear_line(tmp_path):
+    done = swept(tmp_path, "seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=abc")
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert "hydra.launcher.n_jobs=abc" in done.stderr
+    assert "'abc' of type 'str' could not be converted to Integer" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # -- Names and notes -----------------------------------------------------------------------------------------------------
@@ -200,7 +257,8 @@ def laid_out(*typed):
     with composer() as composed:
         jobs, parsed = jobs_of("train", list(typed), multirun=True)
         config = composed(config_name="train", overrides=jobs[0])
-    return sweep.lay_out(parsed, list(typed), jobs, [OmegaConf.to_container(config, resolve=True)])
+        node = hydras("train", list(typed), [])
+    return layout.lay_out(layout.Asked(list(typed), parsed, jobs, [OmegaConf.to_container(config, resolve=True)], node))
 
 
 def test_a_sweeps_folder_follows_from_what_was_asked_seeds_aside(tmp_path, monkeypatch):
@@ -214,11 +272,17 @@ def test_a_sweeps_folder_follows_from_what_was_asked_seeds_aside(tmp_path, monke
 
 
 def test_a_jobs_folder_says_its_values_and_never_its_number():
-    assert sweep.job_name(["agent.clip=0.1", "run.steps=5", "seed=3"], ["seed", "agent.clip"]) == "seed-3_agent.clip-0.1"
+    assert layout.job_name(["agent.clip=0.1", "run.steps=5", "seed=3"], ["seed", "agent.clip"]) == "seed-3_agent.clip-0.1"
+
+
+def test_a_folders_name_stays_within_what_file_systems_take():
+    names = {layout.job_name([f"{'a' * 150}=1", f"b={'2' * n}"], ["a" * 150, "b"]) for n in (100, 101)}
+    assert len(names) == 2
+    assert {len(name) for name in names} == {layout.LONGEST + 7}
 
 
 def test_values_that_look_alike_in_a_name_stay_apart():
-    names = {sweep.job_name([f"agent.hidden={v}"], ["agent.hidden"]) for v in ("[6,4]", "[6 4]", "[6;4]")}
+    names = {layout.job_name([f"agent.hidden={v}"], ["agent.hidden"]) for v in ("[6,4]", "[6 4]", "[6;4]")}
     assert len(names) == 3
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in names)
 

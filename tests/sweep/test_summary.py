@@ -4,7 +4,7 @@ import json
 import pytest
 from PIL import Image
 
-from hieros_repro.summary import refresh
+from hieros_repro.sweep.summary import refresh
 
 
 def job(sweep, name, **account):
@@ -119,3 +119,14 @@ def test_a_sweep_of_nothing_yet_has_a_summary(tmp_path):
     summary = refresh(tmp_path)
     assert summary["groups"]["all"]["n"] == 0 and summary["runs"][0]["status"] == "pending"
     assert not (tmp_path / "summary.png").exists()
+
+
+def test_a_value_that_is_not_a_number_is_shown_and_counts_in_nothing(tmp_path):
+    finished(tmp_path, "seed-1", 1, 3.0)
+    finished(tmp_path, "seed-2", 2, float("nan"))
+    jobs = {f"seed-{seed}": [f"seed={seed}"] for seed in (1, 2)}
+    facts = {"metric": "eval/score", "command": "-m seed=1,2", "axes": ["seed"], "jobs": jobs}
+    (tmp_path / "sweep.json").write_text(json.dumps(facts))
+    summary = refresh(tmp_path)
+    assert summary["groups"]["all"]["seeds"] == [1] and [run["value"] for run in summary["runs"]] == [3.0, "nan"]
+    assert "| seed-2 | finished | nan " in (tmp_path / "summary.md").read_text()

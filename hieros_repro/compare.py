@@ -1,43 +1,48 @@
 """python -m hieros_repro.compare RUN_A RUN_B: are two runs equal, and if not, where do they part first?
 
     python -m hieros_repro.compare outputs/a outputs/b
+    python -m hieros_repro.compare outputs/a outputs/b --narrow         executes both again: the operation that differs first
+    python -m hieros_repro.compare outputs/a outputs/b --checkpoints    how far apart they are at every common checkpoint
     python -m hieros_repro.compare outputs/sweeps/cartpole-v1-ppo-1f0c2a9e --expected references/cartpole_baseline.yaml
+    python -m hieros_repro.compare outputs/sweeps/old -- outputs/sweeps/new --margin 10
 
-Exit codes: 0 equal (or as expected), 1 different, 2 could not compare.
+Exit codes: 0 equal (or as expected; of two groups: no difference was found), 1 different, 2 could not compare.
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from hieros_repro.determinism.numerics import differences
-from hieros_repro.log import jsonl
 from hieros_repro.records import UserError
-from hieros_repro.stats.aggregate import summarise
-from hieros_repro.stats.table import markdown, number
-
-NOT_COMPARED = ("run.dir", "resume", "resume_numerics", "sweep.", "log.")
+from hieros_repro.stats.table import markdown
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        "hieros-compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "hieros-compare",
+        usage="%(prog)s [options] RUN_A RUN_B | RUNS --expected FILE | RUNS_A... -- RUNS_B...",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders; with --expected also a sweep's folder")
     parser.add_argument("--expected", type=Path, help="a references file to hold the results against")
     parser.add_argument("--tolerance", type=float, help="relative tolerance instead of the references file's own")
-    arguments = parser.parse_args()
+    parser.add_argument("--metric", default="eval/score", help="of two groups, RUNS_A -- RUNS_B: what is compared")
+    parser.add_argument("--margin", type=float, help="of two groups: the largest difference that counts as none")
+    parser.add_argument("--narrow", action="store_true", help="execute both again, to the operation in which they part first")
+    parser.add_argument("--checkpoints", action="store_true", help="how far apart the two are at every common checkpoint")
+    arguments, second = _sides(parser, sys.argv[1:])
     try:
         if arguments.expected:
-            sys.exit(expected(arguments.runs, arguments.expected, arguments.tolerance))
-        if len(arguments.runs) != 2:
-            raise UserError(f"two run folders are compared, {len(arguments.runs)} were given")
-        equal, text = compare(*arguments.runs)
+            sys.exit(expected([*arguments.runs, *second], arguments.expected, arguments.tolerance))
+        if second:
+            equal, text = groups(arguments.runs, second, arguments.metric, arguments.margin)
+        elif len(arguments.runs) != 2:
+            raise UserError(
+                f"two run folders are compared, {len(arguments.runs)} were given; two groups of runs: RUNS_A... -- RUNS_B..."
+            )
+        else:
+            equal, text = _two(*arguments.runs[:2], narrowed=arguments.narrow, apart=arguments.checkpoints)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -45,214 +50,60 @@ def main() -> None:
     sys.exit(0 if equal else 1)
 
 
+def _sides(parser: argparse.ArgumentParser, typed: list[str]) -> tuple[argparse.Namespace, list[Path]]:
+    """What was typed, and the runs after `--`; options may be on either side of it."""
+    if "--" not in typed:
+        return parser.parse_args(typed), []
+    middle = typed.index("--")
+    arguments = parser.parse_args(typed[:middle])
+    first = arguments.runs
+    second = parser.parse_args(typed[middle + 1 :], arguments).runs
+    arguments.runs = first
+    return arguments, second
+
+
 # -- Two runs ----------------------------------------------------------------------------------------------------------
 
 
-def compare(a: Path, b: Path) -> tuple[bool, str]:
-    """Whether two runs are equal wherever both were looked at, and an account of it in plain words."""
-    from hieros_repro.determinism.ledger import first_difference
+def _two(a: Path, b: Path, *, narrowed: bool, apart: bool) -> tuple[bool, str]:
+    """What was asked of two runs."""
+    from hieros_repro.proof import difference, drift, narrow
 
-    facts = [_facts(run) for run in (a, b)]
-    lines = [f"A  {a}", f"B  {b}", *_expectations(a, b, facts)]
-    difference, compared = first_difference(jsonl.read(a / "ledger.jsonl"), jsonl.read(b / "ledger.jsonl"))
-    if difference is not None:
-        return False, "\n".join([*lines, *_explain(difference, a, b)])
-    rows, row_difference = _first_row_difference(a, b)
-    if row_difference is not None:
-        return False, "\n".join([*lines, f"ledgers agree ({compared} digests), but metrics.jsonl does not:", *row_difference])
-    digests = [run.get("digests", {}).get("parameters") for run in facts]
-    finals = [(run.get("results") or {}).get("step") for run in facts]
-    if finals[0] == finals[1] and None not in digests and digests[0] != digests[1]:
-        return False, "\n".join([*lines, f"final parameters differ: {digests[0]} in A, {digests[1]} in B"])
-    if not compared and not rows:
-        return False, "\n".join([*lines, "nothing could be compared: the runs have no common steps in ledger or metrics"])
-    end = f", final parameters {digests[0]}" if digests[0] is not None and digests[0] == digests[1] else ""
-    return True, "\n".join([*lines, f"equal: {compared} digests and {rows} metrics rows at common steps{end}"])
+    if apart:
+        return drift.drift(a, b)
+    equal, text = difference.compare(a, b)
+    return equal, text if equal or not narrowed else "\n".join([text, *narrow.narrow(a, b)])
 
 
-def _facts(run: Path) -> dict[str, Any]:
-    path = run / "run.json"
-    if not path.exists():
-        raise UserError(f"{run}: not a run folder (it has no run.json)")
-    return json.loads(path.read_text(encoding="utf8"))
-
-
-def _expectations(a: Path, b: Path, facts: list[dict[str, Any]]) -> Iterator[str]:
-    """What makes it legitimate for the two to differ."""
-    configs = [yaml.safe_load((run / "config.yaml").read_text(encoding="utf8")) for run in (a, b)]
-    found = {path: pair for path, pair in differences(*configs).items() if not path.startswith(NOT_COMPARED)}
-    for path, (old, new) in found.items():
-        yield f"configuration differs: {path} = {old!r} in A, {new!r} in B"
-    for path, (old, new) in differences(facts[0]["numerics"], facts[1]["numerics"]).items():
-        yield f"numerics differ, so the bits need not be equal: {path} = {old!r} in A, {new!r} in B"
-    if facts[0]["code"]["sources"] != facts[1]["code"]["sources"]:
-        yield f"code differs: {_code(facts[0])} in A, {_code(facts[1])} in B"
-
-
-def _code(facts: Mapping[str, Any]) -> str:
-    code = facts["code"]
-    commit = (code["commit"] or "no commit")[:10] + (" with changes" if code["changed"] else "")
-    return f"{commit}, sources {code['sources'][:10]}"
-
-
-def _explain(difference: Any, a: Path, b: Path) -> Iterator[str]:
-    from hieros_repro.determinism.ledger import MEANINGS
-
-    since = "from the start" if difference.agreed is None else f"up to step {difference.agreed:,}"
-    agreed = "nothing was compared before" if difference.agreed is None else f"everything agrees {since}"
-    ticks = f", {difference.ticks_before} ticks before it" if difference.ticks_before else ""
-    yield f"first difference: {difference.component} at step {difference.step:,} (update {difference.update}){ticks}; {agreed}"
-    for name, (left, right) in list(difference.tensors.items())[:5]:
-        yield f"  {name}"
-        yield f"    A {_shown(left)}"
-        yield f"    B {_shown(right)}"
-        yield from (f"    {line}" for line in _elements(name, difference, a, b))
-    if len(difference.tensors) > 5:
-        yield f"  and {len(difference.tensors) - 5} more"
-    first = difference.component == "weights" and difference.update == 1
-    yield f"meaning: {'other initial weights: look at the seed' if first else MEANINGS[difference.component]}"
-
-
-def _shown(facts: Mapping[str, Any] | None) -> str:
-    if facts is None:
-        return "absent"
-    values = facts.get("head", facts.get("latest"))
-    text = f"digest {facts['digest']}"
-    if values:
-        text += f", starts {values}"
-    return text + (f", norm {facts['norm']!r}" if "norm" in facts else "")
-
-
-def _elements(name: str, difference: Any, a: Path, b: Path) -> Iterator[str]:
-    """The first differing element of a parameter, from the two runs' checkpoints nearest after the difference."""
-    if difference.component not in ("weights", "parameters"):
-        return
-    import torch
-
-    from hieros_repro.run import checkpoint
-
-    common = set(checkpoint.steps(a / "checkpoints")) & set(checkpoint.steps(b / "checkpoints"))
-    later = sorted(step for step in common if step >= difference.step)
-    if not later:
-        return
-    tensors = [checkpoint.load(run / "checkpoints" / f"step_{later[0]}")[0]["agent"]["parameters"].get(name) for run in (a, b)]
-    if tensors[0] is None or tensors[1] is None or tensors[0].shape != tensors[1].shape:
-        return
-    unequal = torch.nonzero(tensors[0] != tensors[1])
-    if len(unequal):
-        where = tuple(unequal[0].tolist())
-        values = [tensor[where].item() for tensor in tensors]
-        total = tensors[0].numel()
-        yield (
-            f"in the checkpoints of step {later[0]:,}, {len(unequal)} of {total} elements differ, "
-            f"first {list(where)}: {values[0]!r} in A, {values[1]!r} in B"
-        )
-
-
-def _first_row_difference(a: Path, b: Path) -> tuple[int, list[str] | None]:
-    """How many rows of metrics.jsonl at common steps were compared, and the first that differ.
-
-    What summarises the time since the previous row is compared only where the previous rows are at common steps too.
-    """
-    tables = [_rows(run) for run in (a, b)]
-    compared, in_step = 0, True  # in_step: the previous training rows were at a common step
-    for key in sorted({*tables[0], *tables[1]}):
-        training = key[1] == "train"
-        if key not in tables[0] or key not in tables[1]:
-            in_step = in_step and not training
-            continue
-        left, right = (table[key] for table in tables)
-        if training and not in_step:
-            left, right = ({k: v for k, v in row.items() if not k.startswith(("train/", "episode/"))} for row in (left, right))
-        in_step, compared = in_step or training, compared + 1
-        unequal = [name for name in {**left, **right} if left.get(name) != right.get(name)]
-        if unequal:
-            name = unequal[0]
-            return compared, [f"  step {key[0]:,}: {name} = {left.get(name)!r} in A, {right.get(name)!r} in B"]
-    return compared, None
-
-
-def _rows(run: Path) -> dict[tuple[int, str], dict[str, Any]]:
-    """(step, kind) -> row; evaluations over different numbers of episodes are different kinds."""
-    return {
-        (row["step"], f"eval-{row['eval/episodes']}" if "eval/score" in row else "train"): row
-        for row in jsonl.read(run / "metrics.jsonl")
-    }
-
-
-# -- Against references ------------------------------------------------------------------------------------------------
+# -- Against references, and groups of runs ----------------------------------------------------------------------------
 
 
 def expected(runs: list[Path], reference: Path, tolerance: float | None) -> int:
     """Holds the seeds' results against a references file: a table, and 0 if every expectation is met."""
-    if not reference.exists():
-        raise UserError(f"{reference}: no such references file")
-    wanted = yaml.safe_load(reference.read_text(encoding="utf8"))
-    if not isinstance(wanted, dict) or not isinstance(wanted.get("expected"), dict):
-        raise UserError(f"{reference}: not a references file (it has no `expected:`)")
-    results = [result for run in runs for result in _results(run)]
-    if not results:
+    from hieros_repro.findings import archive
+    from hieros_repro.findings import expected as references
+
+    wanted = references.read(reference)
+    records = archive.read(runs)
+    finished = [run for run in records if run.status == "finished"]
+    if not finished:
         raise UserError(f"{', '.join(map(str, runs))}: no finished run was found")
-    rows, failed = [], False
-    for name, expectation in wanted["expected"].items():
-        values = [result[name] for result in results if result.get(name) is not None]
-        row, met = judge(name, expectation, values, len(results), tolerance)
-        rows.append(row)
-        failed |= not met
-    print(f"{len(results)} finished run(s) against {reference}\n")
-    print(markdown(("metric", "expected", "n", "mean", "std", "95 % interval", "verdict"), rows))
-    for source, numbers in wanted.get("sources", {}).items():
+    verdicts = references.judge(wanted, records, tolerance)
+    print(f"{len(finished)} finished run(s) against {reference}\n")
+    print(markdown(references.HEADER, [verdict.cells() for verdict in verdicts]))
+    for run in records:
+        if run.status != "finished":
+            print(f"left out: {run.folder} is {run.status}{f' ({run.error})' if run.error else ''}")
+    for source, numbers in wanted.sources.items():
         print(f"{source}: {', '.join(f'{k} {v}' for k, v in numbers.items())}")
-    return int(failed)
+    return int(not all(verdict.met for verdict in verdicts))
 
 
-def judge(
-    name: str, expectation: Mapping[str, Any], values: list[float], runs: int, tolerance: float | None
-) -> tuple[list[str], bool]:
-    """One row of the table. `value` with `tolerance` (relative) bounds the mean on both sides; `at_least` and `at_most` bound
-    it on one; `share` says how many of the runs must have the metric at all (a convergence step, say)."""
-    if not values:
-        return [name, _wording(expectation, tolerance), "0", "-", "-", "-", "missing"], False
-    found = summarise(values)
-    checks = []
-    if "value" in expectation:
-        slack = tolerance if tolerance is not None else expectation.get("tolerance", 0.1)
-        checks.append(abs(found.mean - expectation["value"]) <= slack * abs(expectation["value"]))
-    if "at_least" in expectation:
-        checks.append(found.mean >= expectation["at_least"])
-    if "at_most" in expectation:
-        checks.append(found.mean <= expectation["at_most"])
-    if "share" in expectation:
-        checks.append(len(values) / runs >= expectation["share"])
-    interval = "-" if found.low is None else f"[{number(found.low)}, {number(found.high)}]"
-    cells = [name, _wording(expectation, tolerance), str(found.n), number(found.mean), number(found.std), interval]
-    return [*cells, "met" if all(checks) else "NOT MET"], all(checks)
+def groups(first: list[Path], second: list[Path], metric: str, margin: float | None) -> tuple[bool, str]:
+    """Two groups of runs, RUNS_A -- RUNS_B: whether nothing tells them apart, and an account of it."""
+    from hieros_repro.findings import archive, sides
 
-
-def _wording(expectation: Mapping[str, Any], tolerance: float | None) -> str:
-    parts = []
-    if "value" in expectation:
-        slack = tolerance if tolerance is not None else expectation.get("tolerance", 0.1)
-        parts.append(f"{expectation['value']} +- {slack:.0%}")
-    parts += [f"at least {expectation['at_least']}"] if "at_least" in expectation else []
-    parts += [f"at most {expectation['at_most']}"] if "at_most" in expectation else []
-    parts += [f"in {expectation['share']:.0%} of runs"] if "share" in expectation else []
-    return ", ".join(parts)
-
-
-def _results(run: Path) -> Iterator[dict[str, Any]]:
-    """The results of a run, or of every finished run of a sweep."""
-    folders = [run / name for name in json.loads((run / "sweep.json").read_text())["jobs"]] if _is_sweep(run) else [run]
-    for folder in folders:
-        if not (folder / "run.json").exists():
-            continue
-        facts = _facts(folder)
-        if facts["status"] == "finished":
-            yield facts["results"]
-
-
-def _is_sweep(run: Path) -> bool:
-    return (run / "sweep.json").exists()
+    return sides.compare(archive.read(first), archive.read(second), metric, margin)
 
 
 if __name__ == "__main__":

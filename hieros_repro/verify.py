@@ -2,28 +2,39 @@
 
     python -m hieros_repro.verify env=cartpole agent=ppo                    every claim that applies
     python -m hieros_repro.verify claim=resume kills=20 env=cartpole
-    python -m hieros_repro.verify claim=same_seed run=<run> verify_steps=null
-    python -m hieros_repro.verify claim=complete run=<run>
+    python -m hieros_repro.verify run=<run> verify_steps=null               does this run come out again here?
+    python -m hieros_repro.verify claim=all run=<run>                       every claim, for that run's configuration
+    python -m hieros_repro.verify claim=complete run=<run or sweep>
 
 Exit codes: 0 every claim held, 1 one was broken (where, and both values, are printed), 2 it could not be run.
 """
 
+import json
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hieros_repro import command
 from hieros_repro.check import TRAIN, check
+from hieros_repro.determinism.numerics import differences
+from hieros_repro.proof.difference import NOT_COMPARED
 from hieros_repro.records import Count, Natural, UserError
+
+if TYPE_CHECKING:
+    from hieros_repro.proof.claims import Bench
 
 OWN = ("claim", "verify_steps", "kills", "keep", "run")
 PAGE = TRAIN._replace(
     settings={
         **TRAIN.settings,
-        "claim": Literal["same_seed", "resume", "observers", "workers", "env_backend", "sweep", "hash_seed", "complete", "all"],
+        "claim": Literal["same_seed", "resume", "observers", "workers", "env_backend", "sweep", "hash_seed", "complete", "all"]
+        | None,
         "verify_steps": Count | None,
         "kills": Natural,
         "keep": bool,
@@ -38,7 +49,7 @@ def main() -> None:
 
 def job(config: DictConfig) -> None:
     """Checks the claims one after the other and says of each whether it held."""
-    from hieros_repro import claims
+    from hieros_repro.proof import claims
 
     asked = [o for o in HydraConfig.get().overrides.task if o.lstrip("+~").partition("=")[0] not in OWN]
     plain = check(config, PAGE)
@@ -47,10 +58,32 @@ def job(config: DictConfig) -> None:
         raise UserError("claim=complete looks at a run: add run=<run>")
     own = [source.path for source in HydraConfig.get().runtime.config_sources if source.provider == "command-line"]
     bench = claims.Bench(run, asked, plain, [flag for path in own for flag in ("--config-dir", path)])
-    missing = claims.missing(bench)
-    if reason := missing.get(plain["claim"]):
-        raise UserError(f"claim={plain['claim']}: {reason}")
-    names = [plain["claim"]] if plain["claim"] != "all" else [name for name in claims.CLAIMS if name not in missing]
+    broken, kept = [], plain["keep"]
+    try:
+        missing = claims.missing(bench)
+        if reason := missing.get(plain["claim"] or ""):
+            raise UserError(f"claim={plain['claim']}: {reason}")
+        if run is not None and "same_seed" not in missing:
+            bench.composition = composition(run)
+        names = [plain["claim"] or "same_seed"] if plain["claim"] or run else list(claims.CLAIMS)
+        names = [name for name in (claims.CLAIMS if names == ["all"] else names) if name not in missing]
+        broken = verdicts(bench, names)
+        for name, reason in missing.items() if len(names) > 1 else ():
+            print(f"{name:<11} -       {reason}")
+        kept = kept or bool(broken)
+    finally:
+        if kept:
+            print(f"the runs are kept in {bench.folder}")
+        else:
+            shutil.rmtree(bench.folder)
+    if broken:
+        raise claims.Broken(f"{len(broken)} of {len(names)} claims broken: {', '.join(broken)}")
+
+
+def verdicts(bench: "Bench", names: list[str]) -> list[str]:
+    """Says of each claim whether it held; the names of those that did not."""
+    from hieros_repro.proof import claims
+
     broken = []
     for name in names:
         try:
@@ -58,14 +91,24 @@ def job(config: DictConfig) -> None:
         except claims.Broken as error:
             broken.append(name)
             print(f"{name:<11} BROKEN  {error}", flush=True)
-    for name, reason in missing.items() if plain["claim"] == "all" else ():
-        print(f"{name:<11} -       {reason}")
-    if broken or plain["keep"]:
-        print(f"the runs are kept in {bench.folder}")
-    else:
-        shutil.rmtree(bench.folder)
-    if broken:
-        raise claims.Broken(f"{len(broken)} of {len(names)} claims broken: {', '.join(broken)}")
+    return broken
+
+
+def composition(run: Path) -> list[list[str]]:
+    """What was typed for a run and comes out otherwise by now: key, in the run, here. Refuses a configuration that would not
+    pass the check any more."""
+    from hieros_repro.policy import read_config
+    from hieros_repro.proof import claims
+
+    stored = read_config(run)
+    if json.loads((run / "run.json").read_text(encoding="utf8")).get("parent"):
+        return []  # most of a branch was typed for its parent
+    try:
+        composed: Any = OmegaConf.to_container(compose(config_name="train", overrides=claims.typed(run)), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        return [["configuration", "was composed of what was typed", str(error).splitlines()[0]]]
+    found = differences(stored, composed)
+    return [[path, str(a), str(b)] for path, (a, b) in found.items() if not path.startswith((*NOT_COMPARED, "run.horizon"))]
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ import yaml
 
 from hieros_repro import compare as verb
 from hieros_repro.agent.ppo import PPO
-from hieros_repro.compare import compare
 from hieros_repro.determinism.keys import Key
 from hieros_repro.log import jsonl
+from hieros_repro.proof.difference import compare
 from hieros_repro.records import UserError
 from hieros_repro.replay.rollout import Rollout
+from tests.findings.folders import run as written
 from tests.runs import facts, run
 
 FAULTY = 5  # the update before or in which a fault is planted; the ledger numbers updates by how many are done
@@ -320,3 +321,16 @@ def test_without_a_finished_run_nothing_can_be_compared(tmp_path, monkeypatch, c
 def test_references_that_do_not_exist_are_refused_by_name(honest, tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path / 'absent.yaml'}: no such references file"):
         verb.expected([honest], tmp_path / "absent.yaml", None)
+
+
+def test_two_groups_of_runs_are_compared_over_their_seeds(tmp_path, monkeypatch, capsys):
+    for name, scores in {"old": [470.0, 480.0, 490.0], "new": [120.0, 110.0, 130.0]}.items():
+        for seed, score in enumerate(scores):
+            written(tmp_path / name / str(seed), seed, score)
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert main(monkeypatch, old, "--", new) == 1
+    assert "A is better than B: 480 against 120" in capsys.readouterr().out
+    assert main(monkeypatch, old, "--", old, "--margin", "30") == 0
+    assert "equivalent within a margin of 30" in capsys.readouterr().out
+    assert main(monkeypatch, "--margin", "30", old / "0", old / "1", "--", old / "2", old / "0") == 1
+    assert "verdict: " in capsys.readouterr().out

@@ -12,10 +12,10 @@ import torch
 
 import hieros_repro
 from hieros_repro.agent.hierarchy import Hierarchy
-from hieros_repro.compare import compare
 from hieros_repro.determinism.fingerprint import digest_tree
 from hieros_repro.determinism.keys import Key
 from hieros_repro.evaluate import evaluate
+from hieros_repro.proof.difference import compare
 from hieros_repro.recording import record
 from hieros_repro.records import Step, UserError
 from hieros_repro.run import checkpoint

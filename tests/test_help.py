@@ -110,3 +110,8 @@ def test_tab_completes_options_and_keys_but_none_that_is_hidden(tmp_path, line, 
     )  # fmt: skip
     assert offered <= set(done.stdout.split())
     assert "=_" not in done.stdout
+
+
+def test_what_an_agent_chooses_in_place_of_its_base_is_marked():
+    marked = next(line for line in page("train", "", ["agent=hieros_compat"]).splitlines() if line.startswith("  replay "))
+    assert "[efficient_time_balanced_capacity]" in marked and "[efficient_time_balanced]" not in marked

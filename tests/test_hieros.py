@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import hieros_repro
-from hieros_repro.compare import compare
 from hieros_repro.determinism.fingerprint import digest_tree
+from hieros_repro.proof.difference import compare
 from hieros_repro.run import checkpoint
 from hieros_repro.run.loop import Loop
 from tests.runs import SHORT_HIEROS, assert_equal, facts, killed, run, short, stopped, unequal_files

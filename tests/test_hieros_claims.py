@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from hieros_repro import claims
+from hieros_repro.proof import claims
 from hieros_repro.run import checkpoint
 from tests.runs import SHORT_HIEROS, process
 

@@ -7,7 +7,8 @@ import signal
 import numpy as np
 import pytest
 
-from hieros_repro import claims, doctor
+from hieros_repro import doctor
+from hieros_repro.proof import claims
 from hieros_repro.records import Damaged, UserError
 from hieros_repro.replay import filing
 from hieros_repro.run import checkpoint, recorder

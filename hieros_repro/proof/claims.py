@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import json
-import math
 import os
 import random
 import signal
@@ -17,39 +16,37 @@ from typing import Any
 
 import yaml
 
-from hieros_repro.compare import compare
 from hieros_repro.exactness import INEXACT
 from hieros_repro.log import jsonl
-from hieros_repro.records import Damaged, Failed, UserError
-from hieros_repro.run import checkpoint
+from hieros_repro.proof import completeness
+from hieros_repro.proof.difference import compare
+from hieros_repro.proof.reexecution import Broken, reexecute
+from hieros_repro.records import UserError
 from hieros_repro.run.folder import RunFolder
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FILES = ("metrics.jsonl", "episodes.jsonl", "ledger.jsonl")
 STOPPED = 75
-
-
-class Broken(Failed):
-    """A claim that does not hold."""
 
 
 class Bench:
     """Makes runs of one configuration, as a user would, in a folder of its own."""
 
     def __init__(self, run: Path | None, asked: Sequence[str], plain: Mapping[str, Any], flags: Sequence[str] = ()):
-        self.run, self.kills, self.flags = run, plain["kills"], flags
-        self.folder = Path(tempfile.mkdtemp(prefix="hieros-verify-"))
-        self.steps = plain["verify_steps"]
-        if run is not None:
+        self.composition: list[list[str]] = []  # what was typed for the run and comes out otherwise now: key, then, now
+        self.run, self.kills, self.flags, self.asked = run, plain["kills"], flags, asked
+        self.steps = self.limit = plain["verify_steps"]
+        if run is not None and not completeness.is_sweep(run):
             if not (run / "config.yaml").exists():
                 raise UserError(f"run={run}: not a run folder (it has no config.yaml)")
-            asked = [*_typed(run), *asked]
+            asked = [*typed(run), *asked]
             plain = yaml.safe_load((run / "config.yaml").read_text(encoding="utf8"))
         self.seed, self.replay = plain["seed"], plain.get("replay") or {}
         self.overrides = [*(self._short() if self.steps else ()), *asked, "log=quiet"]
         self.steps = self.steps or plain["run"]["steps"]
         self._baseline: Path | None = None
         self.seconds = 0.0
+        self.folder = Path(tempfile.mkdtemp(prefix="hieros-verify-"))  # last: there is none where something was refused
 
     def _short(self) -> list[str]:
         """A run that is short and yet evaluates, logs and saves at many points in the middle of things."""
@@ -87,7 +84,9 @@ class Bench:
 
 
 def same_seed(bench: Bench) -> str:
-    """Two fresh processes: another working directory and folder, the machine under load."""
+    """Two fresh processes: another working directory and folder, the machine under load. Or a run comes out again."""
+    if bench.run is not None and not bench.asked:
+        return reexecute(bench.run, bench.folder / "again", bench.limit, bench.composition)
     elsewhere = bench.folder / "some" / "where else"
     elsewhere.mkdir(parents=True)
     first = bench.baseline()
@@ -183,15 +182,15 @@ def hash_seed(bench: Bench) -> str:
 
 
 def complete(bench: Bench) -> str:
-    """Of an existing run: checkpoints intact, logs whole and in order, numbers finite, the account consistent."""
+    """Of an existing run, or of every run of a sweep: nothing is wrong with its checkpoints, logs, metrics and account."""
     run = bench.run
     assert run is not None, "verify asks for a run first"
-    facts = RunFolder(run).read()
-    problems = [*_checkpoint_problems(run), *_log_problems(run), *_account_problems(run, facts)]
-    if problems:
-        raise Broken("\n  ".join([f"{run}", *problems]))
-    rows = len(list(jsonl.read(run / "metrics.jsonl")))
-    return f"{facts['status']}; {len(checkpoint.steps(run / 'checkpoints'))} checkpoints intact, {rows} rows whole"
+    runs = completeness.jobs(run) if completeness.is_sweep(run) else [run]
+    found = {str(one): completeness.problems(one) for one in runs}
+    if wrong := [line for one, problems in found.items() if problems for line in (one, *(f"  {p}" for p in problems))]:
+        raise Broken("\n".join(wrong))
+    accounts = [completeness.complete(one) for one in runs]
+    return "\n            ".join(accounts if len(runs) == 1 else [f"{len(runs)} runs", *accounts])
 
 
 CLAIMS: dict[str, Callable[[Bench], str]] = {
@@ -208,6 +207,8 @@ CLAIMS: dict[str, Callable[[Bench], str]] = {
 
 def missing(bench: Bench) -> dict[str, str]:
     """Claims that say nothing about this configuration, and why."""
+    if bench.run is not None and completeness.is_sweep(bench.run):
+        return dict.fromkeys((name for name in CLAIMS if name != "complete"), "it looks at one run, and a sweep was named")
     reasons = {} if "workers" in bench.replay else {"workers": "this agent's replay gathers nothing in the background"}
     return reasons | ({} if bench.run is not None else {"complete": "it looks at a run, and none was named"})
 
@@ -254,44 +255,7 @@ def _wait_until_running(process: subprocess.Popen[str], folder: Path) -> None:
         time.sleep(0.02)
 
 
-def _typed(run: Path) -> list[str]:
+def typed(run: Path) -> list[str]:
     """The overrides of a run as they were typed, without what belongs to that one folder."""
     typed = yaml.safe_load((run / "overrides.yaml").read_text(encoding="utf8")) or []
     return [o for o in typed if not o.startswith(("run.dir=", "resume", "log", "sweep.", "++sweep."))]
-
-
-def _checkpoint_problems(run: Path) -> Iterator[str]:
-    folder = run / "checkpoints"
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        try:
-            checkpoint.manifest(path)
-        except Damaged as error:
-            yield str(error)
-    yield from sorted({problem for path in folder.glob("step_*") for problem in checkpoint.replay_problems(path)})
-
-
-def _log_problems(run: Path) -> Iterator[str]:
-    for name in (*FILES, "timing.jsonl"):
-        if not (run / name).exists():
-            yield f"{run / name}: missing"
-            continue
-        if (run / name).read_bytes()[-1:] not in (b"", b"\n"):
-            yield f"{run / name}: its last line is cut short"
-        last = 0
-        for number, row in enumerate(jsonl.read(run / name), start=1):
-            if row["step"] < last:
-                yield f"{run / name}, line {number}: step {row['step']} after {last}"
-            last = row["step"]
-            bad = [key for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
-            if bad:
-                yield f"{run / name}, line {number}: {bad[0]} is {row[bad[0]]}"
-
-
-def _account_problems(run: Path, facts: Mapping[str, Any]) -> Iterator[str]:
-    status = facts.get("status")
-    if status not in ("finished", "stopped", "running"):
-        yield f"{run / 'run.json'}: the run is {status}, not finished"
-    if status == "finished":
-        scores = [row["eval/score"] for row in jsonl.read(run / "metrics.jsonl") if "eval/score" in row]
-        if scores and facts["results"].get("eval/score", scores[-1]) != scores[-1]:
-            yield f"{run / 'run.json'}: its score {facts['results']['eval/score']} is not the last row's {scores[-1]}"

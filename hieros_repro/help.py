@@ -56,8 +56,8 @@ def _choices(path: Path) -> dict[str, str]:
     found: dict[str, Any] = {}
     for entry in _defaults(path):
         if isinstance(entry, dict):
-            choices = {group: option for group, option in entry.items() if not group.startswith("override")}
-            found |= {group.lstrip("/").partition("@")[0]: option for group, option in choices.items()}
+            choices = {group.removeprefix("override ").lstrip("/"): option for group, option in entry.items()}
+            found |= {group.partition("@")[0]: option for group, option in choices.items()}
         elif (path.parent / f"{entry}.yaml").exists():
             found |= _choices(path.parent / f"{entry}.yaml")
     return found
@@ -103,7 +103,7 @@ def _keys(path: Path, prefix: str) -> Iterator[tuple[str, str, str]]:
     parents: list[tuple[int, str]] = []
     skipping = False
     for line in _written_out(path.read_text(encoding="utf8").splitlines()):
-        match = re.match(r"^(\s*)(\w+):(?:\s+(?!\s*#)(.*?))?(?:\s+#\s*(.*))?$", line)
+        match = re.match(r"^(\s*)([\w.]+):(?:\s+(?!\s*#)(.*?))?(?:\s+#\s*(.*))?$", line)
         if not match:
             continue
         indent, key, value, comment = len(match[1]), match[2], match[3], match[4]

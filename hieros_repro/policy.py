@@ -79,14 +79,16 @@ def load(run: str | Path, checkpoint: str | int | None = None, device: str | Non
 
 def _completed(config: Any) -> Any:
     """With the keys that have come since the run was made, at the values that change nothing."""
+    page = OmegaConf.load(conf() / "train.yaml")
     pages = {
         "env": OmegaConf.load(conf() / "env" / "_vector.yaml"),
         "determinism": OmegaConf.load(conf() / "determinism" / "strict.yaml"),
-        "run": OmegaConf.load(conf() / "train.yaml").run,
+        "run": page.run,
+        "sweep": page.sweep,
     }
-    for group, page in pages.items():
+    for group, usual in pages.items():
         if group in config:
-            config[group] = OmegaConf.merge(page, config[group])
+            config[group] = OmegaConf.merge(usual, config[group])
     return config
 
 

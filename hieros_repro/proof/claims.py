@@ -138,12 +138,14 @@ def observers(bench: Bench) -> str:
 
 
 def sweep(bench: Bench) -> str:
-    """Alone, in a sweep one after the other, and in a sweep in parallel."""
+    """Alone, in a sweep one after the other, and in sweeps under the other launchers that are installed."""
     other = bench.seed + 1000
     alone = [bench.baseline(), bench.make("other", f"seed={other}")]
     launchers: dict[str, list[str]] = {"basic": []}
     if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher"):
         launchers["joblib"] = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
+        launchers["submitit_local"] = ["hydra/launcher=submitit_local"]
     for name, arguments in launchers.items():
         folder = bench.folder / f"sweep-{name}"
         command = bench.command(f"seed={bench.seed},{other}", f"sweep.dir={folder}", *arguments, sweep=True)

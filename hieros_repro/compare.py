@@ -6,15 +6,21 @@
     python -m hieros_repro.compare outputs/sweeps/cartpole-v1-ppo-1f0c2a9e --expected references/cartpole_baseline.yaml
     python -m hieros_repro.compare outputs/sweeps/old -- outputs/sweeps/new --margin 10
 
-Exit codes: 0 equal (or as expected; of two groups: no difference was found), 1 different, 2 could not compare.
+Exit codes: 0 equal (or as expected; of two groups: no difference was found), 1 different, 2 could not compare. Two groups with
+--margin: 0 only if equivalence within it was shown, 1 if it was not - which is no proof of a difference.
 """
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hieros_repro.records import UserError
 from hieros_repro.stats.table import markdown
+
+if TYPE_CHECKING:
+    from hieros_repro.findings.record import Record
 
 
 def main() -> None:
@@ -28,7 +34,11 @@ def main() -> None:
     parser.add_argument("--expected", type=Path, help="a references file to hold the results against")
     parser.add_argument("--tolerance", type=float, help="relative tolerance instead of the references file's own")
     parser.add_argument("--metric", default="eval/score", help="of two groups, RUNS_A -- RUNS_B: what is compared")
-    parser.add_argument("--margin", type=float, help="of two groups: the largest difference that counts as none")
+    parser.add_argument(
+        "--margin",
+        type=float,
+        help="of two groups: the largest difference that counts as none; 0 only if equivalence within it was shown",
+    )
     parser.add_argument("--narrow", action="store_true", help="execute both again, to the operation in which they part first")
     parser.add_argument("--checkpoints", action="store_true", help="how far apart the two are at every common checkpoint")
     arguments, second = _sides(parser, sys.argv[1:])
@@ -94,16 +104,40 @@ def expected(runs: list[Path], reference: Path, tolerance: float | None) -> int:
     for run in records:
         if run.status != "finished":
             print(f"left out: {run.folder} is {run.status}{f' ({run.error})' if run.error else ''}")
+    for line in otherwise(reference.stem, finished):
+        print(line)
     for source, numbers in wanted.sources.items():
         print(f"{source}: {', '.join(f'{k} {v}' for k, v in numbers.items())}")
     return int(not all(verdict.met for verdict in verdicts))
+
+
+def otherwise(experiment: str, runs: Sequence["Record"]) -> Iterator[str]:
+    """Which runs are not just the experiment that a references file is named after: what is expected may not be of them."""
+    from hieros_repro.command import conf
+    from hieros_repro.findings.group import NOT_NAMING
+    from hieros_repro.findings.record import NOT_THE_RUN
+
+    if not (conf() / "experiment" / f"{experiment}.yaml").exists():
+        return
+    found: dict[str, int] = {}
+    for run in runs:
+        asked = [o for o in run.typed if not o.lstrip("+~").startswith((*NOT_NAMING, *NOT_THE_RUN))]
+        missing = [] if f"experiment={experiment}" in asked else [f"without experiment={experiment}"]
+        words = " ".join([*missing, *(o for o in asked if o != f"experiment={experiment}")])
+        found[words] = found.get(words, 0) + 1
+    for words, count in found.items():
+        if words:
+            yield f"note: {count} run(s) are not experiment={experiment} alone: {words}"
 
 
 def groups(first: list[Path], second: list[Path], metric: str, margin: float | None) -> tuple[bool, str]:
     """Two groups of runs, RUNS_A -- RUNS_B: whether nothing tells them apart, and an account of it."""
     from hieros_repro.findings import archive, sides
 
-    return sides.compare(archive.read(first), archive.read(second), metric, margin)
+    same, text = sides.compare(archive.read(first), archive.read(second), metric, margin)
+    if margin is not None and not same:
+        text += f"\nequivalence within a margin of {margin:g} was not shown: exit code 1"
+    return same, text
 
 
 if __name__ == "__main__":

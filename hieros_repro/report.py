@@ -51,24 +51,21 @@ def report(asked: argparse.Namespace) -> str:
     from hieros_repro.stats.table import markdown
 
     paths = asked.runs or [OUTPUTS]
-    records = archive.read(paths)
-    if asked.where:
-        records = where.chosen(records, asked.where)
-        if not records:
-            raise UserError(f"--where {asked.where!r}: no run is meant by it")
+    there = archive.read(paths)
+    records = there if asked.where is None else where.chosen(there, asked.where)
     found = find(records, asked.metric or story.sweep_metric(records) or "eval/score", asked.margin)
-    content = story.compose(found, records, asked.title, asked.question, asked.expected)
-    written = [_write(asked.out, webpage.render(content).encode())]
+    content = story.compose(found, records, asked.title, asked.question, asked.expected, len(records) < len(there))
+    written = [_write(asked.out, _bytes(webpage.render(content)))]
     if asked.pdf:
         from hieros_repro.findings import pdf
 
         written.append(_write(asked.out.with_suffix(".pdf"), pdf.render(content)))
     table = results.result_table(found)
-    written += [_write(path, page.export(table, path.suffix).encode()) for path in asked.table]
+    written += [_write(path, _bytes(page.export(table, path.suffix))) for path in asked.table]
     rows = [row[:5] for row in page.texts(table)]
     lines = [markdown((found.metric, *table.header[1:5]), rows[:20])]
     lines += [f"and {len(rows) - 20} groups more\n"] if len(rows) > 20 else []
-    return "".join(lines) + "\n".join(f"written: {path}" for path in written)
+    return _bytes("".join(lines) + "\n".join(f"written: {path}" for path in written)).decode()
 
 
 def _check(asked: argparse.Namespace) -> None:
@@ -80,6 +77,11 @@ def _check(asked: argparse.Namespace) -> None:
     for path in asked.table:
         if path.suffix not in TABLES:
             raise UserError(f"--table {path}: a table is one of {', '.join(TABLES)}")
+
+
+def _bytes(text: str) -> bytes:
+    """What runs wrote may hold half of a character, which no file can: a question mark in its place."""
+    return text.encode(errors="replace")
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -58,7 +58,7 @@ def job(config: DictConfig) -> None:
         raise UserError("claim=complete looks at a run: add run=<run>")
     own = [source.path for source in HydraConfig.get().runtime.config_sources if source.provider == "command-line"]
     bench = claims.Bench(run, asked, plain, [flag for path in own for flag in ("--config-dir", path)])
-    broken, kept = [], plain["keep"]
+    broken: list[str] = []
     try:
         missing = claims.missing(bench)
         if reason := missing.get(plain["claim"] or ""):
@@ -67,12 +67,11 @@ def job(config: DictConfig) -> None:
             bench.composition = composition(run)
         names = [plain["claim"] or "same_seed"] if plain["claim"] or run else list(claims.CLAIMS)
         names = [name for name in (claims.CLAIMS if names == ["all"] else names) if name not in missing]
-        broken = verdicts(bench, names)
+        judge(bench, names, broken)
         for name, reason in missing.items() if len(names) > 1 else ():
             print(f"{name:<11} -       {reason}")
-        kept = kept or bool(broken)
     finally:
-        if kept:
+        if (plain["keep"] or broken) and any(bench.folder.iterdir()):
             print(f"the runs are kept in {bench.folder}")
         else:
             shutil.rmtree(bench.folder)
@@ -80,18 +79,17 @@ def job(config: DictConfig) -> None:
         raise claims.Broken(f"{len(broken)} of {len(names)} claims broken: {', '.join(broken)}")
 
 
-def verdicts(bench: "Bench", names: list[str]) -> list[str]:
-    """Says of each claim whether it held; the names of those that did not."""
+def judge(bench: "Bench", names: list[str], broken: list[str]) -> None:
+    """Says of each claim whether it held, and adds those that did not to `broken`: a later one that cannot be looked at does
+    not take back what an earlier one has shown."""
     from hieros_repro.proof import claims
 
-    broken = []
     for name in names:
         try:
             print(f"{name:<11} held    {claims.CLAIMS[name](bench)}", flush=True)
         except claims.Broken as error:
             broken.append(name)
             print(f"{name:<11} BROKEN  {error}", flush=True)
-    return broken
 
 
 def composition(run: Path) -> list[list[str]]:

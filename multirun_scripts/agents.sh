@@ -4,6 +4,7 @@
 # Cost:     about 5 minutes of two idle cores. World-model agents: hierarchies.sh.
 # Answer:   the report's contrasts: difference with its interval, probability of improvement, Holm's p. The two presets do not take
 #           the same number of steps (100,000 and 60,000), as the curves show.
+# Seeds:    SEEDS=... are others; with the same overrides they add to the runs that are there.
 #
 #   multirun_scripts/agents.sh                        or with other overrides: ... env=gymnasium env.id=Acrobot-v1 run.steps=50000
 set -eu

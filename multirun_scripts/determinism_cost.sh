@@ -4,11 +4,12 @@
 # Cost:     about 3 minutes of two cores, then of one.
 # Answer:   the two groups' difference (none on one CPU thread: the same bits) and the ratio of their times. Times of a sweep with
 #           two jobs at a time are no benchmark: believe the ratio that the pairs give.
+# Seeds:    SEEDS=... are others; with the same overrides they add to the runs that are there.
 #
 #   multirun_scripts/determinism_cost.sh              or with other overrides: ... hardware=gpu with JOBS=1
 set -eu
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || set -- experiment=cartpole_baseline
+case " $* " in *" experiment="*) ;; *) set -- experiment=cartpole_baseline "$@" ;; esac
 sweep=outputs/sweeps/determinism_cost-$(printf '%s ' "$@" | cksum | cut -d ' ' -f 1)
 for level in strict off; do
     ./hieros train -m "$@" determinism=$level "seed=${SEEDS:-42,123,456,789,1024}" hydra/launcher=joblib hydra.launcher.n_jobs="${JOBS:-2}" log=quiet sweep.dir="$sweep-$level"

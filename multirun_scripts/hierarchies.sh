@@ -5,6 +5,7 @@
 # Cost:     6 to 10 minutes of one idle core a run, two at a time: about an hour and a half.
 # Answer:   three tables and their pictures: intervals over seeds that do not overlap. The presets differ in more than depth
 #           (docs/hieros.md); SEEDS="42" first.
+# Seeds:    SEEDS=... are others; with the same overrides they add to the runs that are there.
 #
 #   multirun_scripts/hierarchies.sh                 or with other overrides: ... run.steps=40000
 set -eu

@@ -8,7 +8,7 @@
 #   multirun_scripts/same_seed.sh                     or with other overrides: ... experiment=pinpad_cpu run.steps=12000
 set -eu
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || set -- experiment=cartpole_baseline
+case " $* " in *" experiment="*) ;; *) set -- experiment=cartpole_baseline "$@" ;; esac
 folder=outputs/same_seed-$(printf '%s ' "$@" | cksum | cut -d ' ' -f 1)
 for name in first second; do
     rm -rf "$folder/$name"

@@ -3,13 +3,17 @@
 # Runs:     the five seeds of the recipe, each a run of 100,000 steps with 100 greedy final episodes.
 # Cost:     about a minute on 2 cores, two seeds at a time. Running it again skips what is finished.
 # Answer:   the table: n, mean, sample standard deviation and 95 % t-interval over seeds; then the same against the numbers that
-#           references/cartpole_baseline.yaml expects. Five seeds say little about a spread: look at the interval first.
+#           references/<experiment>.yaml expects, if there are any. Five seeds say little about a spread: look at the interval first.
 #
 #   multirun_scripts/seed_robustness.sh                    or with other overrides: ... experiment=cartpole_tuned
 set -eu
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || set -- experiment=cartpole_baseline
+case " $* " in *" experiment="*) ;; *) set -- experiment=cartpole_baseline "$@" ;; esac
 sweep=outputs/sweeps/seed_robustness-$(printf '%s ' "$@" | cksum | cut -d ' ' -f 1)
 ./hieros train -m "$@" seed=42,123,456,789,1024 hydra/launcher=joblib hydra.launcher.n_jobs=2 log=quiet sweep.dir="$sweep"
 cat "$sweep/summary.md"
-case $1 in experiment=cartpole_*) ./hieros compare "$sweep" --expected "references/${1#experiment=}.yaml" ;; esac
+reference=
+for asked in "$@"; do
+    case $asked in experiment=*) reference=references/${asked#experiment=}.yaml ;; esac
+done
+[ ! -f "$reference" ] || ./hieros compare "$sweep" --expected "$reference"

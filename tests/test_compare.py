@@ -9,6 +9,7 @@ import yaml
 from hieros_repro import compare as verb
 from hieros_repro.agent.ppo import PPO
 from hieros_repro.determinism.keys import Key
+from hieros_repro.findings.record import Record
 from hieros_repro.log import jsonl
 from hieros_repro.proof.difference import compare
 from hieros_repro.records import UserError
@@ -63,8 +64,17 @@ def test_runs_with_nothing_in_common_are_not_called_equal(honest, tmp_path):
             (tmp_path / name / file).write_text("")
         account = facts(tmp_path / name)
         (tmp_path / name / "run.json").write_text(json.dumps({**account, "digests": {}}))
-    equal, text = compare(tmp_path / "a", tmp_path / "b")
-    assert not equal and "nothing could be compared" in text
+    with pytest.raises(UserError, match="nothing could be compared: the runs have no common steps in ledger or metrics"):
+        compare(tmp_path / "a", tmp_path / "b")
+
+
+def test_runs_that_nobody_looked_at_are_held_against_each_other_by_their_final_parameters(honest, tmp_path):
+    shutil.copytree(honest, tmp_path / "copy")
+    for file in ("ledger.jsonl", "metrics.jsonl"):
+        (tmp_path / "copy" / file).write_text("")
+    equal, text = compare(honest, tmp_path / "copy")
+    final = facts(honest)["digests"]["parameters"]
+    assert equal and f"equal: final parameters {final}; only these were compared: the runs have no common steps" in text
 
 
 # -- Planted faults ------------------------------------------------------------------------------------------------------
@@ -238,6 +248,15 @@ def main(monkeypatch, *arguments):
     return end.value.code
 
 
+def test_a_folder_that_is_not_there_and_one_that_is_a_sweep_are_told_apart(honest, tmp_path, monkeypatch, capsys):
+    (tmp_path / "seed-12").mkdir()
+    (tmp_path / "seed-12" / "sweep.json").write_text("{}")
+    assert main(monkeypatch, tmp_path / "sed-12", honest) == 2
+    assert f"error: {tmp_path / 'sed-12'}: there is no such folder; did you mean seed-12?" in capsys.readouterr().err
+    assert main(monkeypatch, honest, tmp_path / "seed-12") == 2
+    assert "it is a sweep, not a run; groups of runs are compared with `--` between them: A -- B" in capsys.readouterr().err
+
+
 def test_the_exit_code_says_equal_different_or_not_comparable(honest, tmp_path, monkeypatch, capsys):
     assert main(monkeypatch, honest, honest) == 0
     shutil.copytree(honest, tmp_path / "copy")
@@ -333,4 +352,16 @@ def test_two_groups_of_runs_are_compared_over_their_seeds(tmp_path, monkeypatch,
     assert main(monkeypatch, old, "--", old, "--margin", "30") == 0
     assert "equivalent within a margin of 30" in capsys.readouterr().out
     assert main(monkeypatch, "--margin", "30", old / "0", old / "1", "--", old / "2", old / "0") == 1
-    assert "verdict: " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "verdict: " in told
+    assert told.endswith("equivalence within a margin of 30 was not shown: exit code 1\n")
+
+
+def test_runs_of_another_configuration_than_the_references_are_for_are_pointed_out():
+    run = Record("a", "finished", 1, "", {}, ["experiment=cartpole_baseline", "log=quiet"], [], [])
+    others = [run._replace(typed=[*run.typed, "agent.clip=0.3"]), run._replace(typed=["agent=ppo"])]
+    assert list(verb.otherwise("cartpole_baseline", [run])) == list(verb.otherwise("references", others)) == []
+    assert list(verb.otherwise("cartpole_baseline", [run, others[0], *others])) == [
+        "note: 2 run(s) are not experiment=cartpole_baseline alone: agent.clip=0.3",
+        "note: 1 run(s) are not experiment=cartpole_baseline alone: without experiment=cartpole_baseline agent=ppo",
+    ]

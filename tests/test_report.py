@@ -31,6 +31,15 @@ def test_a_report_of_outputs_with_everything(runs):
     assert r"\toprule" in (runs / "b.tex").read_text() and (runs / "c.md").read_text().startswith("| group")
 
 
+def test_half_a_character_in_an_error_is_written_as_a_question_mark(tmp_path, monkeypatch, capsys):
+    error = {"kind": "ValueError", "text": "half \ud800 of a character"}
+    folder(tmp_path / "outputs" / "a", 1, 5.0, status="failed", error=error)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["hieros-report"])
+    main()
+    assert "half ? of a character" in (tmp_path / "report.html").read_text(encoding="utf8") and capsys.readouterr().out
+
+
 def test_equal_runs_give_equal_files_whatever_the_hash_seed(runs):
     for name, seed in (("a", "1"), ("b", "2")):
         assert process("report", "--out", f"{name}.html", cwd=runs, PYTHONHASHSEED=seed).returncode == 0
@@ -50,17 +59,22 @@ def test_a_real_run_is_reported(tmp_path):
     "arguments, told",
     [
         (["nowhere"], "nowhere: there is no such folder"),
-        (["--where", "agent=nobody"], "no run is meant by it"),
+        (["--where", "agent=nobody"], "no run is meant by it; agent is one of hieros, ppo"),
+        (["--where", ""], "it ends too early"),
+        (["--metric", "agent"], "'agent' is no result of a run"),
+        (["--metric", "run.steps"], "'run.steps' is no result of a run"),
         (["--where", "agnt=ppo"], "did you mean agent?"),
         (["--metric", "eval/scor"], "did you mean eval/score?"),
         (["--out", "report.docx"], "a report is an .html file"),
         (["--table", "a.xls"], "a table is one of .md, .tex, .csv"),
         (["--margin", "-1"], "it must be a positive number"),
         (["--expected", "none.yaml"], "none.yaml: no such references file"),
+        (["--expected", "expectd.yaml"], "no such references file; did you mean expected.yaml?"),
     ],
 )
 def test_bad_input_ends_in_one_line(runs, arguments, told, monkeypatch, capsys):
     monkeypatch.chdir(runs)
+    (runs / "expected.yaml").write_text("expected: {}")
     monkeypatch.setattr("sys.argv", ["hieros-report", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -5,6 +5,7 @@ import tempfile
 
 import pytest
 
+from hieros_repro import verify
 from hieros_repro.proof import claims
 from hieros_repro.records import UserError
 from hieros_repro.run import checkpoint
@@ -212,10 +213,33 @@ def test_an_environment_that_does_not_come_back_breaks_every_claim(tmp_path):
     assert "two equally seeded copies side by side differ at step" in done.stdout
 
 
+def test_an_incomplete_run_is_said_and_nothing_is_kept_that_there_is_not(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "sweep.json").write_text(json.dumps({"jobs": {"seed-2": ["seed=2"]}}))
+    done = process("verify", "claim=complete", f"run={tmp_path}", cwd=tmp_path, TMPDIR=str(tmp_path))
+    assert done.returncode == 1, done.stderr
+    assert "BROKEN" in done.stdout and "are kept in" not in done.stdout
+    assert not list(tmp_path.glob("hieros-verify-*"))
+
+
 def test_complete_needs_a_run_and_says_so(tmp_path):
     done = process("verify", "claim=complete", cwd=tmp_path, TMPDIR=str(tmp_path))
     assert done.returncode == 2
     assert "error: claim=complete looks at a run: add run=<run>" in done.stderr
+
+
+def test_a_claim_that_cannot_be_looked_at_takes_nothing_back(monkeypatch, capsys):
+    def breaks(bench):
+        raise claims.Broken("here")
+
+    def refuses(bench):
+        raise UserError("no room")
+
+    monkeypatch.setattr(claims, "CLAIMS", {"same_seed": breaks, "resume": refuses})
+    broken = []
+    with pytest.raises(UserError, match="no room"):
+        verify.judge(claims.Bench(None, [], PLAIN), ["same_seed", "resume"], broken)
+    assert broken == ["same_seed"] and "same_seed   BROKEN  here" in capsys.readouterr().out
 
 
 def test_a_claim_that_says_nothing_here_is_refused_with_the_reason(tmp_path):

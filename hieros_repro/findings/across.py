@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from hieros_repro.determinism.keys import Key
-from hieros_repro.findings.finding import Finding, Row, numbers
+from hieros_repro.findings.finding import Finding, Row, higher_is_better, numbers
 from hieros_repro.findings.page import CELL, Block, Paragraph, Section, Table, interval
 from hieros_repro.stats.aggregate import Estimate
 from hieros_repro.stats.tasks import average_improvement, overall, ranks
@@ -21,7 +21,7 @@ def section(finding: Finding, key: Key) -> Section | None:
     agents = {name: rows for name, rows in by_agent(finding.rows).items() if len(rows) > 1}
     if not agents:
         return Section(TITLE, [Paragraph("No configuration was run in more than one task: nothing can be said across tasks.")])
-    blocks = [_means(finding, agents), *_normalised(agents, key("overall")), *_ranked(agents, key("ranks"))]
+    blocks = [_means(finding, agents), *_normalised(agents, key("overall")), *_ranked(finding.metric, agents, key("ranks"))]
     return Section(TITLE, blocks)
 
 
@@ -80,12 +80,14 @@ def _improvements(scores: Mapping[str, Scores], key: Key) -> list[Block]:
     return [Table(("pair", "P(first better)", "95 %"), rows, "Averaged over tasks.")] if rows else []
 
 
-def _ranked(agents: Mapping[str, Mapping[str, Row]], key: Key) -> list[Block]:
+def _ranked(metric: str, agents: Mapping[str, Mapping[str, Row]], key: Key) -> list[Block]:
     """Mean ranks, of the agents and tasks that form a full table."""
     tasks = [task for task in _tasks(agents) if all(task in rows for rows in agents.values())]
     if len(agents) < 2 or not tasks:
         return []
-    found = ranks({n: {task: list(rows[task].values.values()) for task in tasks} for n, rows in agents.items()}, key)
+    sign = 1 if higher_is_better(metric) else -1  # rank 1 is that of the largest number
+    scores = {n: {task: [sign * v for v in rows[task].values.values()] for task in tasks} for n, rows in agents.items()}
+    found = ranks(scores, key)
     table: list[list[CELL]] = [
         [name, rank.mean, interval(rank.interval), *(rank.tasks[task] for task in tasks)] for name, rank in found.items()
     ]

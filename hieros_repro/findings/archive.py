@@ -1,8 +1,9 @@
 """Many runs at once: found under folders, remembered in an index, and asked for by what they are."""
 
+import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hieros_repro.records import UserError
 from hieros_repro.run.folder import RunFolder
 
 INDEX = ".index.sqlite"
-LAYOUT = "1"  # of a record; an index of another layout is made anew
+LAYOUT = " ".join(("2", *Record._fields, *record.NOT_THE_RUN))  # of a record; an index of another layout is made anew
 STAMPED = ("run.json", "config.yaml", "overrides.yaml", "metrics.jsonl")
 
 
@@ -61,11 +62,16 @@ def gathered(path: Path) -> dict[Path, Record]:
             run = found[folder] = _pending(record.read(folder), asked)
             if run.status != "running":  # a process may end without touching a file
                 fresh.append((name, stamp, json.dumps(run._asdict())))
-        with index:
-            index.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", fresh)
-            gone = known.keys() - {str(folder.relative_to(path)) for folder in wanted}
-            index.executemany("DELETE FROM runs WHERE folder = ?", [(name,) for name in gone])
+        gone = known.keys() - {str(folder.relative_to(path)) for folder in wanted}
+        _remember(index, fresh, gone)
     return found
+
+
+def _remember(index: sqlite3.Connection, fresh: Sequence[tuple[str, str, str]], gone: Iterable[str]) -> None:
+    """What was read, for the next time; an index that can only be read stays as it is."""
+    with contextlib.suppress(sqlite3.OperationalError), index:
+        index.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", fresh)
+        index.executemany("DELETE FROM runs WHERE folder = ?", [(name,) for name in gone])
 
 
 def _pending(run: Record, asked: list[str]) -> Record:
@@ -79,21 +85,33 @@ def _pending(run: Record, asked: list[str]) -> Record:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """The index; in memory where the folder cannot be written."""
-    try:
-        index = sqlite3.connect(path, timeout=60)
-        index.execute("CREATE TABLE IF NOT EXISTS layout (version TEXT)")
-    except sqlite3.OperationalError:
-        index = sqlite3.connect(":memory:")
-        index.execute("CREATE TABLE layout (version TEXT)")
-    with closing(index):
-        if index.execute("SELECT version FROM layout").fetchall() != [(LAYOUT,)]:
-            with index:
-                index.execute("DROP TABLE IF EXISTS runs")
-                index.execute("DELETE FROM layout")
-                index.execute("INSERT INTO layout VALUES (?)", (LAYOUT,))
-        index.execute("CREATE TABLE IF NOT EXISTS runs (folder TEXT PRIMARY KEY, stamp TEXT, record TEXT)")
+    """The index, made anew if it is none; in memory where the folder cannot be written."""
+    with closing(_connected(path)) as index:
         yield index
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    for place in (path, path, ":memory:"):
+        try:
+            index = sqlite3.connect(place, timeout=60)
+            _laid_out(index)
+            return index
+        except sqlite3.DatabaseError as error:
+            if place == ":memory:":
+                raise
+            if not isinstance(error, sqlite3.OperationalError):  # not a database
+                path.unlink(missing_ok=True)
+    raise AssertionError("a database in memory can always be opened")
+
+
+def _laid_out(index: sqlite3.Connection) -> None:
+    with index:
+        index.execute("CREATE TABLE IF NOT EXISTS layout (version TEXT)")
+        if index.execute("SELECT version FROM layout").fetchall() != [(LAYOUT,)]:
+            index.execute("DROP TABLE IF EXISTS runs")
+            index.execute("DELETE FROM layout")
+            index.execute("INSERT INTO layout VALUES (?)", (LAYOUT,))
+        index.execute("CREATE TABLE IF NOT EXISTS runs (folder TEXT PRIMARY KEY, stamp TEXT, record TEXT)")
 
 
 def _stamp(folder: Path) -> str:

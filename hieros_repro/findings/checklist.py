@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from hieros_repro.findings.evidence import Evidence, kinds
-from hieros_repro.findings.expected import Verdict
 from hieros_repro.findings.finding import FEW, Finding
+from hieros_repro.findings.held import Held
 from hieros_repro.findings.origin import changed_lines, is_pinned
 from hieros_repro.findings.page import Checklist, Item, Paragraph, Section, listed
+from hieros_repro.provenance.code import code
 from hieros_repro.provenance.machine import lock
 from hieros_repro.records import Damaged
 
@@ -14,21 +15,22 @@ LEAST = 3  # seeds
 CHECKED = 4 * 2**30  # bytes of checkpoints that are read at most
 
 
-def section(finding: Finding, evidence: Sequence[Evidence], verdicts: Sequence[Verdict], source: str | None) -> Section:
-    items = fill(finding, evidence, verdicts, source)
+def section(finding: Finding, evidence: Sequence[Evidence], held: Sequence[Held]) -> Section:
+    items = fill(finding, evidence, held)
     met, unmet = (sum(item.met is wanted for item in items) for wanted in (True, False))
     text = f"{met} of {len(items)} met, {unmet} not met, {len(items) - met - unmet} cannot be told."
-    return Section("Reproducibility checklist", [Paragraph(text, "warning" if unmet else "plain"), Checklist(items)])
+    counts = Paragraph(text, "warning" if unmet else "plain")
+    return Section("Reproducibility checklist", [counts, Checklist(items), Paragraph(_complete(evidence))])
 
 
-def fill(finding: Finding, evidence: Sequence[Evidence], verdicts: Sequence[Verdict], source: str | None) -> list[Item]:
+def fill(finding: Finding, evidence: Sequence[Evidence], held: Sequence[Held]) -> list[Item]:
     begun = [one for one in evidence if one.account]
     from_runs: list[Callable[[Sequence[Evidence]], Item]] = [
         _committed, _one_code, _pinned, _configured, _seeded, _hardware, _one_numerics, _strict, _operations,
     ]  # fmt: skip
     items = [judge(begun) for judge in from_runs]
-    items += [_enough(finding), _intervals(finding), _expected(verdicts, source), _repeated(finding)]
-    return [*items, _complete(evidence), _intact(evidence)]
+    items += [_enough(finding), _intervals(finding), _expected(held), _repeated(finding)]
+    return [*items, _intact(evidence)]
 
 
 # -- Code --------------------------------------------------------------------------------------------------------------
@@ -59,21 +61,39 @@ def _one_code(begun: Sequence[Evidence]) -> Item:
 
 
 def _pinned(begun: Sequence[Evidence]) -> Item:
-    """Of the packages that the lock file names, those that are installed must be as it says."""
+    """Of the packages that the lock file names, those that are installed must be as it says. The lock file is that of the
+    present checkout, so that it says nothing about runs of other code."""
     demand, pinned = "package versions pinned", lock()
     packages = [one.account.get("packages") or {} for one in begun]
     if not pinned or not packages or not all(packages):
         return Item(None, demand, "packages were not recorded" if pinned else "there is no requirements.lock here")
+    if foreign := _foreign(begun):
+        fact = f"{len(foreign)} of {len(begun)} runs are of other code than the present checkout, whose requirements.lock it is"
+        return Item(None, demand, fact)
     other = sorted({f"{name} {version} instead of {pinned[name]}" for found in packages for name, version in found.items()
                     if name in pinned and not is_pinned(version, pinned[name])})  # fmt: skip
     count = len({name for found in packages for name in found if name in pinned})
     if not other:
-        return Item(True, demand, f"all {count} installed packages that requirements.lock names are the pinned ones")
+        return Item(
+            True, demand, f"all {count} installed packages that requirements.lock of this checkout names are the pinned ones"
+        )
     return Item(
         False,
         demand,
-        f"{len(other)} of {count} are not as in requirements.lock: {listed(other)}",
+        f"{len(other)} of {count} are not as in this checkout's requirements.lock: {listed(other)}",
     )
+
+
+def _foreign(begun: Sequence[Evidence]) -> list[Evidence]:
+    """Runs of other code than that which makes the report."""
+    present = code()
+
+    def same(one: Evidence) -> bool:
+        found = one.account.get("code") or {}
+        committed = not found.get("changed") and found.get("commit") is not None and found["commit"] == present["commit"]
+        return bool(committed or found.get("sources") == present["sources"])
+
+    return [one for one in begun if not same(one)]
 
 
 # -- Runs --------------------------------------------------------------------------------------------------------------
@@ -134,10 +154,18 @@ def _operations(begun: Sequence[Evidence]) -> Item:
     finished = [one for one in begun if one.run.status == "finished"]
     if not finished or any("nondeterministic_operations" not in one.account for one in finished):
         return Item(None, demand, "no run has finished" if not finished else "a run does not say which it used")
+    if blind := [one.name for one in finished if not _watched(one)]:
+        return Item(None, demand, f"nothing looked for them (determinism=off) in {len(blind)} run(s): {listed(blind)}")
     named = sorted({str(operation) for one in finished for operation in one.account["nondeterministic_operations"] or ()})
     return Item(
         True, demand, f"none was used in {len(finished)} finished run(s)" if not named else f"used: {', '.join(named)[:400]}"
     )
+
+
+def _watched(one: Evidence) -> bool:
+    """Whether such an operation would have been an error, or a line in run.json."""
+    numerics = one.account.get("numerics") or {}
+    return bool(numerics.get("deterministic") or numerics.get("warn_only"))
 
 
 # -- Results -----------------------------------------------------------------------------------------------------------
@@ -167,13 +195,19 @@ def _intervals(finding: Finding) -> Item:
     )
 
 
-def _expected(verdicts: Sequence[Verdict], source: str | None) -> Item:
+def _expected(held: Sequence[Held]) -> Item:
     demand = "expected results with tolerances"
-    if source is None:
+    if not held:
         return Item(None, demand, "no references file fits these runs; --expected names one")
-    failed = [verdict.metric for verdict in verdicts if not verdict.met]
+    source = ", ".join(dict.fromkeys(one.source for one in held))
+    verdicts = [(one.group, verdict) for one in held for verdict in one.verdicts]
+    unclear = [f"{one.group}: {one.why}" for one in held if one.why]
+    if not verdicts:
+        return Item(None, demand, listed(unclear) if unclear else f"{source} expects nothing")
+    failed = [f"{verdict.metric} of {group}" for group, verdict in verdicts if not verdict.met]
     fact = f"{len(verdicts) - len(failed)} of {len(verdicts)} expectations of {source} are met"
-    return Item(not failed, demand, fact + (f"; not {', '.join(failed)}" if failed else ""))
+    fact += f"; not {listed(failed)}" if failed else ""
+    return Item(not failed, demand, "; ".join([fact, *unclear[:4]]))
 
 
 def _repeated(finding: Finding) -> Item:
@@ -185,12 +219,14 @@ def _repeated(finding: Finding) -> Item:
     )
 
 
-def _complete(evidence: Sequence[Evidence]) -> Item:
+def _complete(evidence: Sequence[Evidence]) -> str:
+    """A plain fact: that what failed is listed is the report's doing and not the runs'."""
     lost = [one for one in evidence if one.run.status != "finished"]
     words = ", ".join(f"{one.name} ({one.run.status})" for one in lost[:4])
     words += " ..." if len(lost) > 4 else ""
-    fact = f"{len(lost)} of {len(evidence)} did not finish and are listed with the reason: {words}"
-    return Item(True, "failures listed", fact if lost else f"all {len(evidence)} runs finished")
+    if not lost:
+        return f"All {len(evidence)} runs finished."
+    return f"{len(lost)} of {len(evidence)} runs did not finish and are listed with the reason: {words}."
 
 
 def _intact(evidence: Sequence[Evidence]) -> Item:

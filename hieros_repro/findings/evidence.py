@@ -1,6 +1,7 @@
 """What a report shows of each run beyond its record: its whole account, what it cost, and digests of what it wrote."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ class Evidence(NamedTuple):
 
     run: Record
     account: Mapping[str, Any]
-    cost: Mapping[str, float]  # the last row of timing.jsonl
+    cost: Mapping[str, float]  # the last row of timing.jsonl; empty where it cannot be read
     ledger: str | None  # a digest of ledger.jsonl
     patch: str | None  # a digest of code.patch; None: nothing was changed
 
@@ -35,9 +36,18 @@ def gather(records: Sequence[Record]) -> list[Evidence]:
 
 def _evidence(run: Record) -> Evidence:
     folder = Path(run.folder)
-    return Evidence(
-        run, RunFolder(folder).read(), costs(folder), digest(folder / "ledger.jsonl"), digest(folder / "code.patch")
-    )
+    account = {} if run.status == "damaged" else RunFolder(folder).read()
+    return Evidence(run, account, _cost(folder), digest(folder / "ledger.jsonl"), digest(folder / "code.patch"))
+
+
+def _cost(folder: Path) -> dict[str, float]:
+    """Nothing where the file cannot be read: what a run cost is no part of its result."""
+    try:
+        found = costs(folder)
+    except ValueError:
+        return {}
+    items = found.items() if isinstance(found, dict) else ()
+    return {name: value for name, value in items if isinstance(value, int | float) and math.isfinite(value)}
 
 
 def digest(path: Path) -> str | None:

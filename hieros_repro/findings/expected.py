@@ -1,11 +1,11 @@
 """Results held against what was expected of them: references/*.yaml.
 
-seeds: 5                                          # at least so many finished runs
+seeds: 5                                          # so many seeds at least have a finished run
 expected:
   eval/score: {value: 207.5, tolerance: 0.1}      # the mean over seeds within 10 % ...
   eval/length: {value: 500, absolute: 2}          # ... or within 2 of it
   eval/score_min: {interval: [180, 230]}          # the 95 % t-interval over seeds and this one overlap
-  convergence_step: {at_most: 60_000, share: 0.9} # a bound, and in how many runs there must be a value
+  convergence_step: {at_most: 60_000, share: 0.9} # a bound, and for how many of all seeds there must be a value
 sources: {the paper: {mean: 210}}                 # printed, not judged
 """
 
@@ -54,8 +54,9 @@ class Verdict(NamedTuple):
 
 def read(path: Path) -> References:
     """The file, checked: what nobody would look at is an error."""
-    if not path.exists():
-        raise UserError(f"{path}: no such references file")
+    if not path.is_file():
+        beside = sorted(one.name for one in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise UserError(f"{path}: no such references file{nearest(path.name, beside)}")
     try:
         wanted = yaml.safe_load(path.read_text(encoding="utf8"))
     except yaml.YAMLError as error:
@@ -86,9 +87,10 @@ def _check(path: Path, name: str, expectation: Any) -> None:
 
 
 def judge(references: References, runs: Sequence[Record], tolerance: float | None = None) -> list[Verdict]:
-    """A verdict for every expectation, over the finished runs. `tolerance`: relative, in place of those in the file."""
-    finished = [run for run in runs if run.status == "finished"]
-    verdicts = [_judge(name, wanted, finished, tolerance) for name, wanted in references.expected.items()]
+    """A verdict for every expectation, over the seeds' runs. `tolerance`: relative, in place of those in the file."""
+    asked = counted(runs)
+    finished = [run for run in asked if run.status == "finished"]
+    verdicts = [_judge(name, wanted, finished, len(asked), tolerance) for name, wanted in references.expected.items()]
     if references.seeds > 1:
         enough = len(finished) >= references.seeds
         verdicts.append(Verdict("finished runs", f"at least {references.seeds}, are {len(finished)}", None, enough,
@@ -96,15 +98,32 @@ def judge(references: References, runs: Sequence[Record], tolerance: float | Non
     return verdicts
 
 
-def _judge(name: str, wanted: Mapping[str, Any], runs: Sequence[Record], tolerance: float | None) -> Verdict:
+def counted(runs: Sequence[Record]) -> list[Record]:
+    """One run for every seed of every configuration: the first that finished, else the first."""
+    known = list(dict.fromkeys(run.group for run in runs if run.group))
+    only = known[0] if len(known) == 1 else ""  # what has not begun has no configuration yet
+    found: dict[tuple[str, int | str], Record] = {}
+    for run in runs:
+        key = (run.group or only, run.folder if run.seed is None else run.seed)
+        before = found.setdefault(key, run)
+        if before.status != "finished" and run.status == "finished":
+            found[key] = run
+    return list(found.values())
+
+
+def _judge(name: str, wanted: Mapping[str, Any], runs: Sequence[Record], asked: int, tolerance: float | None) -> Verdict:
+    """`runs`: those that finished, of so many that were asked for."""
     values = [run.facts[name] for run in runs if run.facts.get(name) is not None]
     wording = _wording(wanted, tolerance)
-    if not values:
+    if not any(name in run.facts for run in runs):
         return Verdict(name, wording, None, False, "missing")
+    if not values:
+        lacking = "reached it" if name == "convergence_step" else "has a value"
+        return Verdict(name, f"{wording}; 0 of {asked} {lacking}", None, False, "NOT MET")
     if not all(map(math.isfinite, values)):
         return Verdict(name, wording, None, False, "not finite")
     found = summarise(values)
-    met = all(_conditions(wanted, found, len(values) / len(runs), tolerance))
+    met = all(_conditions(wanted, found, len(values) / asked, tolerance))
     return Verdict(name, wording, found, met, "met" if met else "NOT MET")
 
 
@@ -144,5 +163,5 @@ def _wording(wanted: Mapping[str, Any], tolerance: float | None) -> str:
     parts += [f"interval meets [{wanted['interval'][0]}, {wanted['interval'][1]}]"] if "interval" in wanted else []
     parts += [f"at least {wanted['at_least']}"] if "at_least" in wanted else []
     parts += [f"at most {wanted['at_most']}"] if "at_most" in wanted else []
-    parts += [f"in {wanted['share']:.0%} of runs"] if "share" in wanted else []
+    parts += [f"for {wanted['share']:.0%} of seeds"] if "share" in wanted else []
     return ", ".join(parts)

@@ -2,12 +2,13 @@
 
 import io
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hieros_repro.findings.finding import Row
+from hieros_repro.findings.finding import Row, higher_is_better
 from hieros_repro.findings.page import Block, Film, Paragraph, Section, Table
 from hieros_repro.log import jsonl
 from hieros_repro.log.levels import table
@@ -18,12 +19,11 @@ GROUPS = 6  # that have films
 FILM = re.compile(r".*-step_(\d+)\.(mp4|gif)")
 
 
-def films(rows: Sequence[Row]) -> Section:
+def films(rows: Sequence[Row], metric: str) -> Section:
     blocks: list[Block] = []
     for row in rows[:GROUPS]:
-        for what, seed in chosen(row.values).items():
-            folder = Path(row.group.seeds()[seed][0].folder)
-            path = newest(folder / "videos")
+        for what, seed in chosen(row.values, higher_is_better(metric)).items():
+            path = newest(Path(row.chosen[seed].folder) / "videos")
             if path is not None:
                 name = f"{row.name}, {what} seed ({seed}, {row.values[seed]:.4g}): {path.name}"
                 blocks.append(_film(path, name))
@@ -34,9 +34,10 @@ def films(rows: Sequence[Row]) -> Section:
     return Section("Films", blocks)
 
 
-def chosen(values: Mapping[int, float]) -> dict[str, int]:
+def chosen(values: Mapping[int, float], higher_is_better: bool = True) -> dict[str, int]:
     """best, median and worst -> seed; each seed once."""
-    ordered = sorted(values, key=values.__getitem__)
+    sign = 1 if higher_is_better else -1
+    ordered = sorted(values, key=lambda seed: sign * values[seed])
     if not ordered:
         return {}
     if len(ordered) == 1:
@@ -117,7 +118,7 @@ def levels(rows: Sequence[Row]) -> Section | None:
     """A table per group of means over its seeds' last rows; None where no agent has levels."""
     blocks: list[Block] = []
     for row in rows[:GROUPS]:
-        folders = [Path(runs[0].folder) for seed, runs in row.group.seeds().items() if seed in row.values]
+        folders = [Path(run.folder) for seed, run in row.chosen.items() if seed in row.values]
         text = table(_means([last for folder in folders[:GROUPS] if (last := _last(folder / "metrics.jsonl"))]))
         if text:
             header, *cells = (line.removeprefix("Subactor-").split() for line in text.splitlines())
@@ -132,13 +133,22 @@ def levels(rows: Sequence[Row]) -> Section | None:
 
 
 def _last(path: Path) -> dict[str, float]:
-    """The last value of every metric of a level."""
+    """The last value of every metric of a level, as far as the file can be read."""
     found: dict[str, float] = {}
-    for values in jsonl.read(path):
-        found |= {name: value for name, value in values.items() if name.startswith("Subactor-")}
+    try:
+        for values in jsonl.read(path):
+            levels = {name: value for name, value in values.items() if name.startswith("Subactor-")}
+            found |= {name: float(value) for name, value in levels.items() if isinstance(value, int | float)}
+    except (ValueError, AttributeError):  # a line that is no JSON object
+        return found
     return found
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     names = dict.fromkeys(itertools.chain.from_iterable(rows))
-    return {name: summarise([row[name] for row in rows if name in row]).mean for name in names}
+    return {name: _mean([row[name] for row in rows if name in row]) for name in names}
+
+
+def _mean(values: Sequence[float]) -> float:
+    """NaN where one of them is not finite: a level that diverged is to be seen."""
+    return summarise(values).mean if all(map(math.isfinite, values)) else math.nan

@@ -23,6 +23,7 @@ class Row(NamedTuple):
     """One group in one metric. Seeds without a value are named with the reason, never dropped."""
 
     group: Group
+    chosen: dict[int, Record]  # seed -> the run that counts: the first that finished
     values: dict[int, float]
     absent: dict[int, str]
     described: Description | None
@@ -60,45 +61,59 @@ def find(records: Sequence[Record], metric: str, margin: float | None = None) ->
     found = groups(records)
     key = Key(0)(DRAWS)
     rows = [row(group, metric, key("group", number)) for number, group in enumerate(found)]
-    return Finding(metric, rows, _pairs(rows, key, margin), apart(found), list(_warnings(rows, metric)))
+    return Finding(metric, rows, _pairs(rows, metric, key, margin), apart(found), list(_warnings(rows, metric)))
+
+
+def higher_is_better(metric: str) -> bool:
+    """Of scores more is better; of the step at which something was reached, less."""
+    return not metric.endswith("_step")
 
 
 def known(records: Sequence[Record], metric: str) -> None:
     """Refuses a metric that no finished run has, with the nearest that there is."""
     finished = [run for run in records if run.status == "finished"]
+    if not metric.startswith("eval/") and metric != "convergence_step":
+        raise UserError(f"{metric!r} is no result of a run; there are eval/..., such as eval/score, and convergence_step")
     if finished and not any(metric in run.facts for run in finished):
-        results = sorted({name for run in finished for name, value in run.facts.items() if isinstance(value, int | float)})
+        results = sorted({name for run in finished for name in run.facts if name.startswith("eval/")})
         raise UserError(f"no run has a metric {metric!r}{nearest(metric, results)}")
 
 
 def row(group: Group, metric: str, key: Key) -> Row:
     """A group's numbers, described with intervals."""
     found = numbers(group, metric)
-    scores = [runs[0].scores for seed, runs in group.seeds().items() if seed in found.values and len(runs[0].scores) > 1]
+    scores = [run.scores for seed, run in found.chosen.items() if seed in found.values and len(run.scores) > 1]
     episodes = brown_forsythe(*scores) if all(map(math.isfinite, itertools.chain(*scores))) else None
     described = describe(list(found.values.values()), key) if found.values else None
     return found._replace(described=described, episodes=episodes)
 
 
 def numbers(group: Group, metric: str) -> Row:
-    """A group's values and curves, not described yet. Of a repeated seed the first finished run counts."""
+    """A group's values and curves, not described yet. What is not finite is in neither."""
+    chosen: dict[int, Record] = {}
     values: dict[int, float] = {}
     absent: dict[int, str] = {}
     curves: dict[int, Curve] = {}
     repeated: dict[int, bool] = {}
     for seed, runs in group.seeds().items():
         finished = [run for run in runs if run.status == "finished"]
-        run = (finished or runs)[0]
+        run = chosen[seed] = (finished or runs)[0]
         value = run.value(metric)
         if value is not None and math.isfinite(value):
             values[seed] = float(value)
         else:
             absent[seed] = _reason(run, metric, value)
-        if curve := run.curve(metric):
+        if curve := [point for point in run.curve(metric) if point[1] is not None and math.isfinite(point[1])]:
             curves[seed] = curve
-        if len(finished) > 1:
-            repeated[seed] = len({other.facts.get("digest") for other in finished}) == 1
-    return Row(group, values, absent, None, curves, repeated, None)
+        if len(made := _made(finished)) > 1:
+            repeated[seed] = len({other.facts["digest"] for other in made}) == 1
+    return Row(group, chosen, values, absent, None, curves, repeated, None)
+
+
+def _made(finished: Sequence[Record]) -> list[Record]:
+    """Runs of one seed that were really made more than once: neither copies of a folder, nor branches, nor without digests."""
+    starts = {run.facts.get("started"): run for run in finished if run.facts.get("digest") and not run.facts.get("parent")}
+    return list(starts.values())
 
 
 def _reason(run: Record, metric: str, value: float | None) -> str:
@@ -109,20 +124,22 @@ def _reason(run: Record, metric: str, value: float | None) -> str:
     return run.status + (f": {run.error}" if run.error else "")
 
 
-def _pairs(rows: Sequence[Row], key: Key, margin: float | None) -> list[Pair]:
+def _pairs(rows: Sequence[Row], metric: str, key: Key, margin: float | None) -> list[Pair]:
     """Pairs of groups in the same task: all of them; of many groups the best against each other."""
-    valued = [row for row in rows if row.values]
+    valued, sign = [row for row in rows if row.values], 1 if higher_is_better(metric) else -1
     sides = [(a, b) for a, b in itertools.combinations(valued, 2) if a.group.task == b.group.task]
+    count = len(sides)
     if len(valued) > MANY:
         best: dict[str, Row] = {}
         for one in valued:
-            best[one.group.task] = max(best.get(one.group.task, one), one, key=_mean)
+            best[one.group.task] = max(best.get(one.group.task, one), one, key=lambda side: sign * _mean(side))
         sides = [(best[other.group.task], other) for other in valued if other is not best[other.group.task]]
+        # Which group is best was seen in the same data, so all pairs count as tested.
     found = [
         contrast(list(a.values.values()), list(b.values.values()), key("pair", number), margin)
         for number, (a, b) in enumerate(sides)
     ]
-    adjusted = holm([one.welch.p if one.welch else None for one in found])
+    adjusted = holm([one.p for one in found], count if len(found) < count else None)
     return [Pair(a.name, b.name, one, p) for (a, b), one, p in zip(sides, found, adjusted, strict=True)]
 
 
@@ -142,6 +159,8 @@ def _about(row: Row, metric: str) -> list[str]:
     if row.absent:
         listed = ", ".join(f"seed {seed} ({reason})" for seed, reason in row.absent.items())
         texts.append(f"{row.name}: {len(row.absent)} of {len(row.absent) + len(row.values)} seeds have no value: {listed}")
+    if unbegun := [run for run in row.group.records if run.seed is None]:
+        texts.append(f"{row.name}: {len(unbegun)} run(s) without a seed yet have no value: {unbegun[0].status}")
     n = len(row.values)
     if 0 < n < FEW:
         width = {2: "12.7", 3: "4.30", 4: "3.18"}

@@ -74,7 +74,8 @@ def _repetition(rows: Sequence[Row], evidence: Sequence[Evidence]) -> list[Block
     if not repeated:
         blocks.append(Paragraph("No seed was run twice among these runs, so that they do not show it by themselves."))
     if finished is not None:
-        blocks.append(Paragraph("To see it, run one again and compare every digest in its ledger:"))
+        again = "To hold a new run against" if repeated else "To see it, run one again and compare"
+        blocks.append(Paragraph(f"{again} every digest in its ledger:"))
         blocks.append(Commands([f"{invocation('verify')} run={finished.folder}"]))
     return blocks
 

@@ -5,10 +5,14 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from hieros_repro.stats.table import latex, markdown, to_csv
+from hieros_repro.stats.table import latex, markdown, p_value, to_csv
 
-NUMERIC = re.compile(r"<?[-+]?[\d,.]+(e[-+]?\d+)?( ?(%|h|min|s|MB|days))?|\[.*\]|-")
+NUMERIC = re.compile(r"(?:< ?)?[-+]?[\d,.]+(e[-+]?\d+)?( ?(%|h|min|s|MB|days))?|\[.*\]|-")
 CELL = str | int | float | bool | tuple[float, float] | None  # a tuple is an interval
+
+
+class Chance(float):
+    """A test's p-value: read with four places, exported as data with all digits."""
 
 
 class Paragraph(NamedTuple):
@@ -128,7 +132,7 @@ def numeric(table: Table) -> list[bool]:
 def _digits(column: Sequence[CELL]) -> int:
     """Decimals that show at least three places of the column's largest number, and two at least."""
     parts = [part for cell in column for part in (cell if isinstance(cell, tuple) else (cell,))]
-    sizes = [abs(part) for part in parts if isinstance(part, float) and math.isfinite(part)]
+    sizes = [abs(part) for part in parts if isinstance(part, float) and not isinstance(part, Chance) and math.isfinite(part)]
     largest = max(sizes, default=0.0)
     return 2 if largest >= 10 or largest == 0 else 3 if largest >= 1 else min(3 - math.floor(math.log10(largest)), 8)
 
@@ -145,6 +149,8 @@ def shown(cell: CELL, digits: int = 2) -> str:
         return "yes" if cell else "no"
     if isinstance(cell, tuple):
         return f"[{', '.join(shown(part, digits) for part in cell)}]"
+    if isinstance(cell, Chance):
+        return p_value(cell)
     if isinstance(cell, float):
         return f"{cell:.{digits}f}" if math.isfinite(cell) else str(cell)
     return f"{cell:,}" if isinstance(cell, int) and abs(cell) >= 10_000 else str(cell)

@@ -42,7 +42,16 @@ class Record(NamedTuple):
 
 
 def read(folder: Path) -> Record:
-    """The record of a run folder. One that holds nothing yet is pending."""
+    """The record of a run folder. One that holds nothing yet is pending; one whose files cannot be read is damaged, and says
+    so instead of keeping all others from being read."""
+    try:
+        return _read(folder)
+    except (ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        text = " ".join(f"{folder}: its files cannot be read: {type(error).__name__}: {error}".split())[:300]
+        return Record(str(folder), "damaged", None, "", {"status": "damaged"}, [], [], [], text)
+
+
+def _read(folder: Path) -> Record:
     account = RunFolder(folder).read()
     config = _yaml(folder / "config.yaml") or {}
     typed = [o for o in _yaml(folder / "overrides.yaml") or [] if not o.startswith(("seed=", "run.dir=", "resume", "++sweep."))]
@@ -50,10 +59,11 @@ def read(folder: Path) -> Record:
     results = dict(account.get("results") or {})
     scores = results.pop("scores", [])
     facts = dict(flat(config)) | results | _account(account) | _played(config)
+    seed = account.get("seed")
     return Record(
         str(folder),
         account.get("status", "pending"),
-        account.get("seed"),
+        None if seed is None else int(seed),
         identity(config),
         facts,
         typed,

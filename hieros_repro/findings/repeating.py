@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hieros_repro.findings.evidence import Evidence
-from hieros_repro.findings.finding import Finding, Row
+from hieros_repro.findings.finding import Finding
 from hieros_repro.findings.page import Block, Commands, Folded, Listing, Paragraph, Section, Table
 from hieros_repro.findings.record import Record
 from hieros_repro.log.base import MEANINGS, meaning
@@ -25,15 +25,15 @@ def sweeps(records: Sequence[Record]) -> dict[Path, dict[str, Any]]:
 
 
 def section(finding: Finding, evidence: Sequence[Evidence]) -> Section:
-    """Code first, then what was typed."""
-    blocks: list[Block] = [Commands(_checkout(evidence))]
-    typed = [f"{invocation('train')} {facts['command']}" for facts in sweeps([one.run for one in evidence]).values()]
-    if typed:
-        blocks += [Paragraph("The whole sweep:" if len(typed) == 1 else "The sweeps:"), Commands(typed[:GROUPS])]
-    commands = [command(row) for row in finding.rows]
-    blocks += [Paragraph("Each group:"), Commands(commands[:GROUPS])]
-    if len(commands) > GROUPS:
-        blocks.append(Folded(f"{len(commands) - GROUPS} groups more", [Commands(commands[GROUPS:])]))
+    """Code first, then what was typed; where the runs are of several states of the code, so for each of them in turn."""
+    sources = _sources(evidence)
+    blocks: list[Block] = []
+    for (commit, patch), of_it in sources.items():
+        if len(sources) > 1:
+            state = f"commit {commit[:10]}" if commit else "a commit that was not recorded"
+            changes = f" with the uncommitted changes {patch}" if patch else ""
+            blocks.append(Paragraph(f"{len(of_it)} runs of {state}{changes}:", "heading"))
+        blocks += _of_one_code(finding, of_it, whole=len(sources) == 1)
     last = next((one for one in evidence if one.run.status == "finished"), None)
     if last is not None:
         blocks += [
@@ -43,27 +43,55 @@ def section(finding: Finding, evidence: Sequence[Evidence]) -> Section:
     return Section("How to repeat it", blocks)
 
 
-def _checkout(evidence: Sequence[Evidence]) -> list[str]:
-    begun = [one for one in evidence if one.account]
-    commits = list(dict.fromkeys((one.account.get("code") or {}).get("commit") for one in begun))
-    lines = [f"git checkout {commit}" for commit in commits if commit] or ["# the commit was not recorded"]
-    patched = next((one for one in begun if one.patch is not None), None)
-    return lines if patched is None else [*lines, f"git apply {patched.folder / 'code.patch'}"]
+def _sources(evidence: Sequence[Evidence]) -> dict[tuple[str | None, str | None], list[Evidence]]:
+    """Commit and digest of its changes -> the runs of it, in their order. What has not begun belongs to the first."""
+    found: dict[tuple[str | None, str | None], list[Evidence]] = {}
+    for one in evidence:
+        if one.account:
+            found.setdefault(((one.account.get("code") or {}).get("commit"), one.patch), []).append(one)
+    waiting = [one for one in evidence if not one.account]
+    if waiting:
+        found.setdefault(next(iter(found), (None, None)), []).extend(waiting)
+    return found
 
 
-def command(row: Row) -> str:
-    """One command for all seeds of a group."""
-    run = row.group.records[0]
-    seeds = ",".join(str(seed) for seed in row.group.seeds())
-    words = [*(["-m"] if "," in seeds else []), *run.typed, *([f"seed={seeds}"] if seeds else [])]
+def _of_one_code(finding: Finding, evidence: Sequence[Evidence], whole: bool) -> list[Block]:
+    """`whole`: there is no other code, so that a sweep's own command does all of it."""
+    commit = next((known for one in evidence if (known := (one.account.get("code") or {}).get("commit"))), None)
+    patched = next((one.folder / "code.patch" for one in evidence if one.patch is not None), None)
+    lines = [f"git checkout {commit}" if commit else "# the commit was not recorded"]
+    blocks: list[Block] = [Commands(lines if patched is None else [*lines, f"git apply {shlex.quote(str(patched))}"])]
+    typed = [f"{invocation('train')} {facts['command']}" for facts in sweeps([one.run for one in evidence]).values()]
+    if typed and whole:
+        blocks += [Paragraph("The whole sweep:" if len(typed) == 1 else "The sweeps:"), Commands(typed[:GROUPS])]
+    here = {one.run.folder for one in evidence}
+    groups = [[run for run in row.group.records if run.folder in here] for row in finding.rows]
+    commands = [command(runs) for runs in groups if runs]
+    blocks += [Paragraph("Each group:"), Commands(commands[:GROUPS])]
+    if len(commands) > GROUPS:
+        blocks.append(Folded(f"{len(commands) - GROUPS} groups more", [Commands(commands[GROUPS:])]))
+    if patched is not None and not whole:
+        blocks.append(Commands([f"git apply --reverse {shlex.quote(str(patched))}"]))
+    return blocks
+
+
+def command(runs: Sequence[Record]) -> str:
+    """One command for all seeds of a group's runs."""
+    seeds = ",".join(str(seed) for seed in sorted({run.seed for run in runs if run.seed is not None}))
+    words = [*flags(runs[0]), *(["-m"] if "," in seeds else []), *runs[0].typed, *([f"seed={seeds}"] if seeds else [])]
     return f"{invocation('train')} {shlex.join(words)}"
+
+
+def flags(run: Record) -> list[str]:
+    """What Hydra was told besides overrides by the sweep that a run belongs to: --config-dir and where."""
+    return [str(flag) for facts in sweeps([run]).values() for flag in facts.get("flags") or ()]
 
 
 def rerun(run: Record) -> str:
     """Continues a run where it is, or begins it."""
     if (Path(run.folder) / "config.yaml").exists():
-        return f"{invocation('train')} resume={shlex.quote(run.folder)}"
-    words = [*run.typed, *([] if run.seed is None else [f"seed={run.seed}"]), f"run.dir={run.folder}"]
+        return f"{invocation('train')} {shlex.join([*flags(run), f'resume={run.folder}'])}"
+    words = [*flags(run), *run.typed, *([] if run.seed is None else [f"seed={run.seed}"]), f"run.dir={run.folder}"]
     return f"{invocation('train')} {shlex.join(words)}"
 
 

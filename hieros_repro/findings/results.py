@@ -3,11 +3,26 @@
 import math
 from collections.abc import Sequence
 
-from hieros_repro.findings.expected import HEADER, Verdict
-from hieros_repro.findings.finding import Finding, Pair, Row
-from hieros_repro.findings.page import CELL, Block, Folded, Listing, Paragraph, Section, Table, interval, long_table, shown
+from hieros_repro.findings.better import extreme, improvement, ordered
+from hieros_repro.findings.expected import HEADER
+from hieros_repro.findings.finding import Finding, Pair, Row, higher_is_better
+from hieros_repro.findings.held import Held
+from hieros_repro.findings.page import (
+    CELL,
+    Block,
+    Chance,
+    Folded,
+    Listing,
+    Paragraph,
+    Section,
+    Table,
+    interval,
+    long_table,
+    shown,
+)  # fmt: skip
 from hieros_repro.stats.contrast import verdict
 from hieros_repro.stats.power import detectable
+from hieros_repro.stats.table import p_value
 
 ALPHA = 0.05
 LISTED = 12  # rows of a long table that are not folded
@@ -40,30 +55,30 @@ def answer(finding: Finding) -> Section:
 def _task_answer(finding: Finding, rows: Sequence[Row]) -> str:
     if not rows:
         return ""
-    ordered = sorted(rows, key=_mean, reverse=True)
-    best = ordered[0]
+    found = ordered(rows, finding.metric)
+    best = found[0]
     if len(rows) == 1:
         return f"{_reached(best, finding.metric)}."
     pairs = {frozenset((pair.first, pair.second)): pair for pair in finding.pairs}
-    against = {row.name: pairs.get(frozenset((best.name, row.name))) for row in ordered[1:]}
-    if len(rows) == 2 and (pair := against[ordered[1].name]) is not None:
-        told = "" if pair.contrast.welch else "; ".join(_reached(row, finding.metric) for row in ordered) + ". "
-        return told + _sentence(pair)
+    against = {row.name: pairs.get(frozenset((best.name, row.name))) for row in found[1:]}
+    if len(rows) == 2 and (pair := against[found[1].name]) is not None:
+        told = "" if pair.contrast.p is not None else "; ".join(_reached(row, finding.metric) for row in found) + ". "
+        return told + _sentence(pair, finding.metric)
     below = [name for name, pair in against.items() if pair is not None and pair.adjusted is not None and pair.adjusted < ALPHA]
     unclear = [name for name in against if name not in below]
-    parts = [f"{_reached(best, finding.metric)}, the highest mean of {len(rows)} groups"]
+    parts = [f"{_reached(best, finding.metric)}, the {extreme(finding.metric)} mean of {len(rows)} groups"]
     if below:
-        parts.append(f"it is better than {_names(below)} (Welch's p below {ALPHA} after Holm's correction)")
+        parts.append(f"it is better than {_names(below)} (p below {ALPHA} after Holm's correction)")
     if unclear:
         parts.append(f"these seeds cannot tell it from {_names(unclear)}")
     return "; ".join(parts) + "."
 
 
-def _sentence(pair: Pair) -> str:
+def _sentence(pair: Pair, metric: str) -> str:
     """What one test says, and whether it still says so among as many as there are."""
-    text = verdict(pair.contrast, (pair.first, pair.second))
-    test = pair.contrast.welch
-    if test is not None and pair.adjusted is not None and test.p < ALPHA <= pair.adjusted:
+    text = verdict(pair.contrast, (pair.first, pair.second), higher_is_better(metric))
+    p = pair.contrast.p
+    if p is not None and pair.adjusted is not None and p < ALPHA <= pair.adjusted:
         text += f" Among so many pairs this may be chance: after Holm's correction p = {pair.adjusted:.2g}."
     return text
 
@@ -82,10 +97,6 @@ def _names(names: Sequence[str]) -> str:
     if len(names) > 5:
         return f"{', '.join(names[:4])} and {len(names) - 4} more"
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-def _mean(row: Row) -> float:
-    return -math.inf if row.described is None else row.described.mean
 
 
 # -- What differs ------------------------------------------------------------------------------------------------------
@@ -159,9 +170,10 @@ def _more(finding: Finding) -> Table:
         if found is None:
             rows.append([row.name, *[None] * 7])
             continue
-        spread = None if row.episodes is None else row.episodes.p
+        normality = None if found.normality is None else Chance(found.normality)
+        spread = None if row.episodes is None else Chance(row.episodes.p)
         rows.append([row.name, found.min, found.max, found.sem, interval(found.bootstrap), found.cv,
-                     found.normality, spread])  # fmt: skip
+                     normality, spread])  # fmt: skip
     return Table(
         header,
         rows,
@@ -189,7 +201,7 @@ def ranges(seeds: Sequence[int]) -> str:
     return " ".join(texts if len(texts) <= 12 else [*texts[:6], "...", *texts[-2:]])
 
 
-def numbers(finding: Finding, verdicts: Sequence[Verdict], source: str | None) -> Section:
+def numbers(finding: Finding, held: Sequence[Held]) -> Section:
     """The result tables, who is missing in them, the warnings, and what was expected."""
     blocks = [*long_table(_main(finding), "groups", GROUPS), *long_table(_more(finding), "groups", GROUPS)]
     absent = [f"{row.name}, seed {seed}: {reason}" for row in finding.rows for seed, reason in row.absent.items()]
@@ -204,10 +216,7 @@ def numbers(finding: Finding, verdicts: Sequence[Verdict], source: str | None) -
             blocks.append(
                 Folded(f"{len(finding.warnings) - LISTED} warnings more", [Listing(finding.warnings[LISTED:], "warning")])
             )
-    if verdicts:
-        blocks.append(
-            Table(HEADER, [verdict.cells() for verdict in verdicts], f"Held against {source}, over all finished runs.")
-        )
+    blocks += _expectations(held)
     values = [
         [row.name, ", ".join(f"{seed}: {value:.6g}" for seed, value in row.values.items())]
         for row in finding.rows
@@ -216,6 +225,18 @@ def numbers(finding: Finding, verdicts: Sequence[Verdict], source: str | None) -
     if values:
         blocks.append(Folded("every seed's value", [Table(("group", f"seed: {finding.metric}"), values)]))
     return Section("Results", blocks)
+
+
+def _expectations(held: Sequence[Held]) -> list[Block]:
+    """A table for each references file: of every group by itself, its expectations and what became of them."""
+    blocks: list[Block] = []
+    for source in dict.fromkeys(one.source for one in held):
+        of_it = [one for one in held if one.source == source]
+        rows = [[one.group, *verdict.cells()] for one in of_it for verdict in one.verdicts]
+        caption = f"Held against {source}: each group by itself, of a seed that was repeated the first finished run."
+        blocks += [Table(("group", *HEADER), rows, caption)] if rows else []
+        blocks += [Paragraph(f"{one.group} against {source}: {one.why}.", "note") for one in of_it if one.why]
+    return blocks
 
 
 # -- Between groups ----------------------------------------------------------------------------------------------------
@@ -232,16 +253,17 @@ def contrasts(finding: Finding, drawing: Block | None) -> Section:
     if len(by_size) > PAIRS:
         blocks.append(Paragraph(f"The {PAIRS} of {len(by_size):,} pairs with the smallest p are told here.", "note"))
         by_size = by_size[:PAIRS]
+    more = "a higher value" if higher_is_better(finding.metric) else "a lower value, which is better,"
     means = ("pair", "difference", "95 % interval", "Welch p", "Holm p", "permutation p", "Hedges g")
     blocks += long_table(Table(means, [_means_cells(pair) for pair in by_size]), "pairs", LISTED)
     others = ("pair", "P(first better)", "95 % of it", "equal spread p", "equivalent p", "seeds needed")
-    blocks += long_table(Table(others, [_other_cells(pair) for pair in by_size]), "pairs", LISTED)
+    blocks += long_table(Table(others, [_other_cells(finding, pair) for pair in by_size]), "pairs", LISTED)
     blocks.append(Paragraph(
         "Difference: first minus second. Holm: Welch's p corrected for the number of pairs. P(first better): probability that "
-        "a seed of the first scores more than one of the second, ties for half. Equivalent p: small if the difference is "
+        f"a seed of the first has {more} than one of the second, ties for half. Equivalent p: small if the difference is "
         f"within the margin ({_margin(finding)}). Seeds needed: in each group, to see a difference as large as the one "
         "found in 4 cases of 5.", "note"))  # fmt: skip
-    sentences = [_sentence(pair) for pair in by_size]
+    sentences = [_sentence(pair, finding.metric) for pair in by_size]
     blocks.append(Listing(sentences[:6]))
     if len(sentences) > 6:
         blocks.append(Folded(f"{len(sentences) - 6} sentences more", [Listing(sentences[6:])]))
@@ -261,8 +283,8 @@ def _means_cells(pair: Pair) -> list[CELL]:
     ]
 
 
-def _other_cells(pair: Pair) -> list[CELL]:
-    found, better = pair.contrast, pair.contrast.improvement
+def _other_cells(finding: Finding, pair: Pair) -> list[CELL]:
+    found, better = pair.contrast, improvement(finding, pair)
     return [
         f"{pair.first} against {pair.second}",
         better.value,
@@ -271,10 +293,6 @@ def _other_cells(pair: Pair) -> list[CELL]:
         None if found.equivalence is None else p_value(found.equivalence),
         found.needed,
     ]
-
-
-def p_value(p: float) -> str:
-    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def _margin(finding: Finding) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from hieros_repro.determinism.keys import Key
 from hieros_repro.determinism.numerics import differences
-from hieros_repro.findings.finding import DRAWS, Row, known, row
+from hieros_repro.findings.finding import DRAWS, Row, higher_is_better, known, row
 from hieros_repro.findings.group import Group, configuration
 from hieros_repro.findings.record import Record
 from hieros_repro.records import UserError
@@ -36,12 +36,12 @@ def compare(a: Sequence[Record], b: Sequence[Record], metric: str, margin: float
         *_tests(found),
         *_same_seeds(rows),
         "",
-        f"verdict: {verdict(found, ('A', 'B'))}",
+        f"verdict: {verdict(found, ('A', 'B'), higher_is_better(metric))}",
     ]
     if margin is not None:
         same = found.equivalence is not None and found.equivalence < ALPHA
     else:
-        same = found.welch is None or found.welch.p >= ALPHA
+        same = found.p is None or found.p >= ALPHA
     return same, "\n".join(lines)
 
 
@@ -111,7 +111,7 @@ def _configurations(rows: Sequence[Row]) -> list[str]:
 
 def _same_seeds(rows: Sequence[Row]) -> list[str]:
     """Seeds on both sides: whether their runs are the same bits."""
-    digests = [{seed: runs[0].facts.get("digest") for seed, runs in side.group.seeds().items()} for side in rows]
+    digests = [{seed: run.facts.get("digest") for seed, run in side.chosen.items()} for side in rows]
     common = [seed for seed in digests[0] if digests[1].get(seed) is not None and digests[0][seed] is not None]
     if not common:
         return []

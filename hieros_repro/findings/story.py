@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hieros_repro.determinism.keys import Key
-from hieros_repro.findings import across, checklist, evidence, expected, films, origin, pictures, repeating, results
-from hieros_repro.findings.expected import Verdict
+from hieros_repro.findings import across, better, checklist, evidence, films, held, origin, pictures, repeating, results
 from hieros_repro.findings.finding import Finding
 from hieros_repro.findings.page import Page, Section
 from hieros_repro.findings.record import Record
@@ -21,35 +20,35 @@ def compose(
     title: str | None = None,
     question: str | None = None,
     reference: Path | None = None,
+    narrowed: bool = False,
 ) -> Page:
-    """Everything there is to say about a finding. `reference`: a references file; without one, that of the runs' experiment."""
+    """Everything there is to say about a finding. `reference`: a references file; without one, those of the groups'
+    experiments. `narrowed`: some of the runs that there are were left out."""
     gathered = evidence.gather(records)
-    reference = reference or fitting(records)
-    verdicts: list[Verdict] = expected.judge(expected.read(reference), records) if reference else []
-    source = None if reference is None else _name(reference)
+    against = held.hold(finding, reference)
     sections: list[Section | None] = [
         results.answer(finding),
         results.differences(finding),
-        results.numbers(finding, verdicts, source),
+        results.numbers(finding, against),
         pictures.learning(finding),
         pictures.profile(finding, KEY("profile")),
         results.contrasts(finding, pictures.comparisons(finding)),
         pictures.seeds(finding),
         across.section(finding, KEY("tasks")),
-        films.films(finding.rows),
+        films.films(finding.rows, finding.metric),
         films.levels(finding.rows),
         origin.cost(finding, gathered),
         origin.determinism(finding, gathered),
         origin.digests(finding, gathered),
         origin.provenance(gathered),
-        checklist.section(finding, gathered, verdicts, source),
+        checklist.section(finding, gathered, against),
         repeating.section(finding, gathered),
         repeating.meanings(finding),
         repeating.failures(finding),
     ]
     return Page(
         title or heading(finding),
-        question or asked(finding, records),
+        question or asked(finding, records, narrowed),
         _subtitle(finding, records),
         [section for section in sections if section is not None],
         max((str(one.account["ended"]) for one in gathered if one.account.get("ended")), default=None),
@@ -64,16 +63,20 @@ def heading(finding: Finding) -> str:
     return f"{len(finding.rows)} configurations{where}" if len(finding.rows) > 1 else f"Runs{where}"
 
 
-def asked(finding: Finding, records: Sequence[Record]) -> str:
-    """The question of the script that made the sweep, or the one that such runs answer."""
-    for folder in repeating.sweeps(records):
-        if text := _script_question(folder):
-            return text
+def asked(finding: Finding, records: Sequence[Record], narrowed: bool = False) -> str:
+    """The question of the script that made the sweep, if these are all of its runs; or the one that such runs answer."""
+    folders = {Path(run.folder).parent for run in records}
+    if len(folders) == 1 and not narrowed:
+        for folder, facts in repeating.sweeps(records).items():
+            whole = len({Path(run.folder).name for run in records}) == len(facts.get("jobs") or ())
+            if whole and (text := _script_question(folder)):
+                return text
     if len(finding.rows) == 1:
         count = len(finding.rows[0].values) + len(finding.rows[0].absent)
         over = f"configuration reach, and how much does it vary over {count} seeds" if count > 1 else "run reach"
         return f"What {finding.metric} does this {over}?"
-    return f"Which of these {len(finding.rows)} configurations reaches the highest {finding.metric}, and can its seeds tell?"
+    most = better.extreme(finding.metric)
+    return f"Which of these {len(finding.rows)} configurations reaches the {most} {finding.metric}, and can its seeds tell?"
 
 
 def _script_question(folder: Path) -> str | None:
@@ -93,18 +96,6 @@ def _subtitle(finding: Finding, records: Sequence[Record]) -> str:
     statuses = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items(), key=lambda one: -one[1]))
     count = f"{len(records):,} run{'s' * (len(records) > 1)}"
     return f"{count}: {statuses}. Metric: {finding.metric}. Intervals are over seeds, never over episodes."
-
-
-def fitting(records: Sequence[Record]) -> Path | None:
-    """The references file of the experiment that all runs are of."""
-    names = {next((o.partition("=")[2] for o in run.typed if o.startswith("experiment=")), None) for run in records}
-    name = names.pop() if len(names) == 1 else None
-    path = ROOT / "references" / f"{name}.yaml"
-    return path if name is not None and path.is_file() else None
-
-
-def _name(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
 def sweep_metric(records: Sequence[Record]) -> str | None:

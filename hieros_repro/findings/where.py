@@ -19,11 +19,12 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     ">": lambda a, b: bool(a > b),
     ">=": lambda a, b: bool(a >= b),
 }
+VALUES = 8  # of a key that are listed
 Test = Callable[[Mapping[str, Any]], bool]
 
 
 def chosen(records: Sequence[Record], where: str) -> list[Record]:
-    """The runs of which the words hold.
+    """The runs of which the words hold; an error that names what there is if there is none.
 
         words  = term { or term };  term = factor { and factor };  factor = [not] ( "(" words ")" | key sign value )
         sign   = "=" | "!=" | "<" | "<=" | ">" | ">=" | "~" (a regular expression is found in the value)
@@ -34,7 +35,34 @@ def chosen(records: Sequence[Record], where: str) -> list[Record]:
     reader = _Reader(where, {key for run in records for key in run.facts})
     test = reader.words()
     reader.end()
-    return [run for run in records if test(run.facts | {"seed": run.seed})]
+    facts = [run.facts | {"seed": run.seed} for run in records]
+    found = [run for run, known in zip(records, facts, strict=True) if test(known)]
+    if not found:
+        keys = dict.fromkeys(reader.asked)
+        there = "; ".join(f"{key} is {_some({_text(known.get(key)) for known in facts})}" for key in keys)
+        raise UserError(f"--where {where!r}: no run is meant by it; {there}")
+    return found
+
+
+def _some(values: set[str]) -> str:
+    """Some of the values that there are, as a sentence lists them; numbers by their size."""
+    ordered = sorted(values, key=_by_size)
+    if len(ordered) > VALUES:
+        return f"one of {', '.join(ordered[:VALUES])} and {len(ordered) - VALUES} more"
+    return ordered[0] if len(ordered) == 1 else f"one of {', '.join(ordered)}"
+
+
+def _by_size(text: str) -> tuple[bool, float, str]:
+    try:
+        return False, float(text), text
+    except ValueError:
+        return True, 0.0, text
+
+
+def _text(value: Any) -> str:
+    """As it is typed."""
+    text = {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 class _Reader:
@@ -42,6 +70,7 @@ class _Reader:
 
     def __init__(self, where: str, keys: set[str]):
         self._where, self._keys, self._next = where, keys | {"seed"}, 0
+        self.asked: list[str] = []  # keys that are compared
         self._tokens = self._cut()
 
     def _cut(self) -> list[tuple[str, str]]:
@@ -99,10 +128,17 @@ class _Reader:
             return inner
         return self._comparison()
 
+    def _nearest(self, key: str) -> str:
+        """Of the same part of the configuration, if something there is like it."""
+        prefix, dot, _ = key.rpartition(".")
+        beside = sorted(known for known in self._keys if dot and known.rpartition(".")[0] == prefix)
+        return nearest(key, beside) or nearest(key, sorted(self._keys))
+
     def _comparison(self) -> Test:
         key, sign = self._take("word"), self._take("sign")
         if key not in self._keys:
-            raise self._wrong(f"no run has {key!r}{nearest(key, sorted(self._keys))}")
+            raise self._wrong(f"no run has {key!r}{self._nearest(key)}")
+        self.asked.append(key)
         quoted = self._peek()[0] == "quoted"
         text = self._take("word", "quoted")
         if sign == "~":

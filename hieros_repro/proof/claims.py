@@ -19,7 +19,7 @@ import yaml
 from hieros_repro.exactness import INEXACT
 from hieros_repro.log import jsonl
 from hieros_repro.proof import completeness
-from hieros_repro.proof.difference import compare
+from hieros_repro.proof.difference import compare, existing
 from hieros_repro.proof.reexecution import Broken, reexecute
 from hieros_repro.records import UserError
 from hieros_repro.run.folder import RunFolder
@@ -37,7 +37,7 @@ class Bench:
         self.run, self.kills, self.flags, self.asked = run, plain["kills"], flags, asked
         self.steps = self.limit = plain["verify_steps"]
         if run is not None and not completeness.is_sweep(run):
-            if not (run / "config.yaml").exists():
+            if not (existing(run, "run=") / "config.yaml").exists():
                 raise UserError(f"run={run}: not a run folder (it has no config.yaml)")
             asked = [*typed(run), *asked]
             plain = yaml.safe_load((run / "config.yaml").read_text(encoding="utf8"))

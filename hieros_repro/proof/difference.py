@@ -7,15 +7,18 @@ from typing import Any
 
 import yaml
 
+from hieros_repro.check import nearest
 from hieros_repro.determinism.numerics import differences
 from hieros_repro.log import jsonl
 from hieros_repro.records import UserError
 
+NOWHERE = "the runs have no common steps in ledger or metrics"
 NOT_COMPARED = ("run.dir", "resume", "resume_numerics", "sweep.", "log.")
 
 
 def compare(a: Path, b: Path) -> tuple[bool, str]:
-    """Whether two runs are equal wherever both were looked at, and an account of it in plain words."""
+    """Whether two runs are equal wherever both were looked at, and an account of it in plain words. Runs that were nowhere
+    looked at both are neither: a UserError."""
     from hieros_repro.determinism.ledger import first_difference
 
     facts = [_facts(run) for run in (a, b)]
@@ -28,16 +31,29 @@ def compare(a: Path, b: Path) -> tuple[bool, str]:
         return False, "\n".join([*lines, f"ledgers agree ({compared} digests), but metrics.jsonl does not:", *row_difference])
     digests = [run.get("digests", {}).get("parameters") for run in facts]
     finals = [(run.get("results") or {}).get("step") for run in facts]
-    if finals[0] == finals[1] and None not in digests and digests[0] != digests[1]:
+    ended = finals[0] == finals[1] and None not in digests
+    if ended and digests[0] != digests[1]:
         return False, "\n".join([*lines, f"final parameters differ: {digests[0]} in A, {digests[1]} in B"])
     if not compared and not rows:
-        return False, "\n".join([*lines, "nothing could be compared: the runs have no common steps in ledger or metrics"])
+        if not ended or not any(run.get("parameters") for run in facts):
+            raise UserError(f"{a}, {b}: nothing could be compared: {NOWHERE}, and no final parameters of one step")
+        return True, "\n".join([*lines, f"equal: final parameters {digests[0]}; only these were compared: {NOWHERE}"])
     end = f", final parameters {digests[0]}" if digests[0] is not None and digests[0] == digests[1] else ""
     return True, "\n".join([*lines, f"equal: {compared} digests and {rows} metrics rows at common steps{end}"])
 
 
+def existing(run: Path, key: str = "") -> Path:
+    """The folder that was named, if it is there. `key`: how it was typed, as in run=..."""
+    if run.is_dir():
+        return run
+    beside = run.parent.iterdir() if run.parent.is_dir() else ()
+    raise UserError(f"{key}{run}: there is no such folder{nearest(run.name, (path.name for path in beside if path.is_dir()))}")
+
+
 def _facts(run: Path) -> dict[str, Any]:
-    path = run / "run.json"
+    path = existing(run) / "run.json"
+    if (run / "sweep.json").exists():
+        raise UserError(f"{run}: it is a sweep, not a run; groups of runs are compared with `--` between them: A -- B")
     if not path.exists():
         raise UserError(f"{run}: not a run folder (it has no run.json)")
     return json.loads(path.read_text(encoding="utf8"))

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from hieros_repro.proof.difference import existing
 from hieros_repro.records import UserError
 from hieros_repro.run import checkpoint as checkpoints
 from hieros_repro.stats.table import markdown
 
 HEAD = (
-    "step", "parameters", "largest absolute", "largest relative", "of", "other state", "of", "latest metrics", "of",
-    "evaluation",
+    "step", "parameters", "largest absolute", "largest relative", "of", "other state, absolute", "of",
+    "latest metrics, absolute", "of", "evaluation, absolute",
 )  # fmt: skip
 
 
@@ -32,7 +33,7 @@ class Gap(NamedTuple):
 def drift(a: Path, b: Path) -> tuple[bool, str]:
     """Whether all common checkpoints are equal, and a table with a row for each."""
     folders = [run / "checkpoints" for run in (a, b)]
-    for run in (a, b):
+    for run in (existing(a), existing(b)):
         if not (run / "config.yaml").exists():
             raise UserError(f"{run}: not a run folder (it has no config.yaml)")
     found = [checkpoints.steps(folder) for folder in folders]
@@ -48,8 +49,14 @@ def drift(a: Path, b: Path) -> tuple[bool, str]:
         cells, same = row(*states)
         rows.append([f"{step:,}", *cells])
         equal &= same
+    notes = [
+        f"only {side} has checkpoints of step {', '.join(f'{step:,}' for step in sorted(set(steps) - set(common)))}"
+        for side, steps in zip("AB", found, strict=True) if set(steps) - set(common)
+    ]  # fmt: skip
+    if any("inf" in cells for cells in rows):
+        notes.append("inf: what `of` names is absent or of another shape in the other run, or a number in one of them only")
     verdict = "equal at every common checkpoint" if equal else "not equal: `of` says where the largest difference is"
-    return equal, f"A  {a}\nB  {b}\n\n{markdown(HEAD, rows)}\n{verdict}"
+    return equal, "\n".join([f"A  {a}\nB  {b}\n\n{markdown(HEAD, rows)}", *notes, verdict])
 
 
 def row(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[list[str], bool]:

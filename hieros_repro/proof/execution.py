@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from hieros_repro.determinism.settings import environment
+from hieros_repro.proof.difference import existing
 from hieros_repro.records import UserError
 from hieros_repro.run import checkpoint
 
@@ -24,6 +25,7 @@ TAIL = 2000  # characters of what a failed process said
 
 def read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A run's configuration and account as they stand."""
+    existing(run)
     for name in ("config.yaml", "run.json"):
         if not (run / name).exists():
             raise UserError(f"{run}: not a run folder (it has no {name})")

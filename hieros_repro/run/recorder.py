@@ -5,7 +5,7 @@ import errno
 import shutil
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Recorder:
             paths = {name: self.folder.path / name for name in ACCOUNT}
             self._previous = {n: path.read_text(encoding="utf8") if path.exists() else None for n, path in paths.items()}
         self._replay_files(parent, state)
-        self.folder.write("overrides.yaml", yaml.safe_dump(self._typed(parent) + asked))
+        self.folder.write("overrides.yaml", yaml.safe_dump(once(self._typed(parent) + asked)))
         self.folder.write("code.patch", patch())
         self.folder.update(
             status="running",
@@ -179,6 +179,17 @@ class Recorder:
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
+
+
+def once(overrides: Sequence[str]) -> list[str]:
+    """Every key's last override, where it stands: a run that is begun anew may have been typed anew. Hydra merges mappings, so
+    those all stay."""
+    found: dict[str, str] = {}
+    for override in overrides:
+        key = override if "={" in override else override.partition("=")[0].lstrip("+")
+        found.pop(key, None)
+        found[key] = override
+    return list(found.values())
 
 
 def _lasting(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,12 +19,10 @@ SPLITS = 10_000  # a permutation test counts all splits up to so many, and draws
 
 
 class Welch(NamedTuple):
-    """t and df are None if neither group varies: p is then 1 for equal means, else 0, as its limits are."""
-
     difference: float
     interval: Interval
-    t: float | None
-    df: float | None
+    t: float
+    df: float
     p: float
 
 
@@ -53,6 +51,14 @@ class Contrast(NamedTuple):
     confidence: float
     needed: int | None
 
+    @property
+    def p(self) -> float | None:
+        """The p that decides: Welch's; where neither group varies, so that it has no scale, the permutation test's; None if a
+        group has a single seed."""
+        if min(self.n) < 2:
+            return None
+        return self.welch.p if self.welch else self.permutation.p
+
 
 def contrast(
     a: Sequence[float], b: Sequence[float], key: Key, margin: float | None = None, confidence: float = 0.95
@@ -73,7 +79,7 @@ def contrast(
         equivalence=None if margin is None else equivalence(a, b, margin),
         margin=margin,
         confidence=confidence,
-        needed=None if found is None or found.t is None else _needed(a, b, 1 - confidence),
+        needed=None if found is None else _needed(a, b, 1 - confidence),
     )
 
 
@@ -86,14 +92,14 @@ def welch(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> W
         t = (mean_a - mean_b) / e,  df = e^4 / (e_a^4 / (n_a - 1) + e_b^4 / (n_b - 1))
         interval = mean_a - mean_b +- t_{df, (1 + confidence) / 2} e,  p = 2 P(T_df > |t|)
 
-    None if a group has a single value.
+    None if a group has a single value, and if neither group varies: there is no scale to measure a difference by.
     """
     error = _error(a, b)
     if error is None:
         return None
     difference, size, df = error
     if df is None:
-        return Welch(difference, Interval(difference, difference), None, None, float(difference == 0))
+        return None
     half = float(stats.t.isf((1 - confidence) / 2, df)) * size
     t = difference / size
     return Welch(difference, Interval(difference - half, difference + half), t, df, 2 * float(stats.t.sf(abs(t), df)))
@@ -256,18 +262,19 @@ def brown_forsythe(*groups: Sequence[float]) -> Outcome | None:
 # -- Many tests, and what they say -------------------------------------------------------------------------------------
 
 
-def holm(ps: Sequence[float | None]) -> list[float | None]:
+def holm(ps: Sequence[float | None], count: int | None = None) -> list[float | None]:
     """p-values of m tests, enlarged so that the chance of any false finding stays below alpha:
 
         adjusted p_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)),  sorted from the smallest
 
-    A test that does not exist (None) is not counted.
+    A test that does not exist (None) is not counted. `count`: m, where these were picked out of more by looking at the data.
     """
     order = sorted((p, i) for i, p in enumerate(ps) if p is not None)
+    m = len(order) if count is None else count
     found: list[float | None] = [None] * len(ps)
     largest = 0.0
     for rank, (p, i) in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p))
+        largest = max(largest, min(1.0, (m - rank) * p))
         found[i] = largest
     return found
 
@@ -282,29 +289,31 @@ def _needed(a: Sequence[float], b: Sequence[float], alpha: float) -> int | None:
 def verdict(found: Contrast, names: tuple[str, str], higher_is_better: bool = True) -> str:
     """What a contrast says, in a sentence. The means decide: Welch's test, and the equivalence if there is a margin."""
     alpha, sign = 1 - found.confidence, 1 if higher_is_better else -1
-    single = [name for name, n in zip(names, found.n, strict=True) if n == 1]
-    if found.welch is None:
+    if found.p is None:
+        single = [name for name, n in zip(names, found.n, strict=True) if n == 1]
         who = f"{single[0]} has" if len(single) == 1 else "both have"
         return f"{names[0]} and {names[1]} cannot be compared: {who} a single seed, and a test needs two of each."
-    numbers = _numbers(found, found.welch)
     same = found.equivalence is not None and found.equivalence < alpha
-    if found.welch.p < alpha:
+    if found.p < alpha:
         turned = found.difference * sign < 0  # the better first, and so its numbers
         better, worse = names[::-1] if turned else names
         but = f", but within the margin of {found.margin:.4g} that counts as equal" if same else ""
-        return f"{better} is better than {worse}{but}: {_numbers(found, found.welch, turned)}."
-    if same:
-        return f"{names[0]} and {names[1]} are equivalent within a margin of {found.margin:.4g}: {numbers}."
-    if found.welch.t is None:
+        return f"{better} is better than {worse}{but}: {_numbers(found, turned)}."
+    if found.welch is None and found.difference == 0:
         return f"{names[0]} and {names[1]} do not differ: every seed scored {found.means[0]:.4g}."
-    return f"{names[0]} and {names[1]} cannot be told apart with these seeds: {numbers}; {_more(found, names)}."
+    if same:
+        return f"{names[0]} and {names[1]} are equivalent within a margin of {found.margin:.4g}: {_numbers(found)}."
+    unshown = f"; nor was it shown that they are within {found.margin:.4g} of each other" if found.margin is not None else ""
+    return (
+        f"{names[0]} and {names[1]} cannot be told apart with these seeds: {_numbers(found)}; {_more(found, names)}{unshown}."
+    )
 
 
-def _numbers(found: Contrast, test: Welch, turned: bool = False) -> str:
-    sign = -1 if turned else 1
+def _numbers(found: Contrast, turned: bool = False) -> str:
+    sign, test = -1 if turned else 1, found.welch
     first, second = found.means[::sign]
     counts = " and ".join(map(str, found.n[::sign]))
-    if test.t is None:
+    if test is None:
         p = f"permutation p = {found.permutation.p:.2g}"
         return f"{first:.4g} against {second:.4g}, the same at every seed ({p}, n = {counts})"
     low, high = sorted(sign * end for end in test.interval)
@@ -314,6 +323,8 @@ def _numbers(found: Contrast, test: Welch, turned: bool = False) -> str:
 
 
 def _more(found: Contrast, names: tuple[str, str]) -> str:
+    if found.welch is None:
+        return "more seeds are needed"
     if found.needed is None:
         return "no number of seeds would see a difference that small"
     more = [max(found.needed - n, 0) for n in found.n]

@@ -50,6 +50,60 @@ def style(number: int) -> dict[str, Any]:
 def learning(metric: str, groups: Mapping[str, Curves], numbers: Numbers) -> Any:
     """Every seed thin, each group's middle bold in its band; of many groups the middles only."""
     figure, axes = _canvas(3.9 + _legend_height(groups))
+    if single(groups):
+        _points(axes, groups, numbers)
+    else:
+        _lines(axes, groups, numbers)
+    if (ends := extent(groups)) is not None:
+        axes.set_ylim(*ends)
+    axes.set(xlabel="environment steps", ylabel=metric)
+    _legend(figure, axes, groups)
+    return figure
+
+
+def single(groups: Mapping[str, Curves]) -> bool:
+    """Whether there is one evaluation and no curve."""
+    lengths = {len(curve) for curves in groups.values() for curve in curves.seeds}
+    return lengths == {1}
+
+
+def extent(groups: Mapping[str, Curves]) -> tuple[float, float] | None:
+    """From the lowest to the highest value of any seed, and a little: intervals of few seeds would squeeze them to a line."""
+    values = [value for curves in groups.values() for curve in curves.seeds for _, value in curve]
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    spare = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
+    return low - spare, high + spare
+
+
+def cut(groups: Mapping[str, Curves]) -> bool:
+    """Whether some interval goes on beyond the axis."""
+    ends = extent(groups)
+    if ends is None or (len(groups) > CROWD and not single(groups)):
+        return False
+    bands = [curves.band for curves in groups.values()]
+    return (
+        min(min(band.lows, default=ends[0]) for band in bands) < ends[0]
+        or max(max(band.highs, default=ends[1]) for band in bands) > ends[1]
+    )
+
+
+def _points(axes: Any, groups: Mapping[str, Curves], numbers: Numbers) -> None:
+    """A mean with its interval for each group, side by side; its seeds in front of it."""
+    for place, (name, curves) in enumerate(groups.items()):
+        colour = style(numbers[name])["color"]
+        values = [curve[0][1] for curve in curves.seeds]
+        axes.plot([place - 0.12] * len(values), values, "o", color=colour, alpha=0.4, markersize=4)
+        for middle, low, high in zip(curves.band.middles, curves.band.lows, curves.band.highs, strict=True):
+            label = f"{_wrapped(name)} (n = {curves.n})"
+            axes.errorbar(place, middle, yerr=[[middle - low], [high - middle]], fmt="s", color=colour, capsize=4, label=label)
+    axes.set_xlim(-0.6, len(groups) - 0.4)
+    steps = [curves.band.steps[0] if curves.band.steps else curves.seeds[0][0][0] for curves in groups.values()]
+    axes.set_xticks(range(len(groups)), [f"{step:,.0f}" for step in steps])
+
+
+def _lines(axes: Any, groups: Mapping[str, Curves], numbers: Numbers) -> None:
     seeds = max(3, THIN // max(len(groups), 1))
     for name, curves in groups.items():
         look = style(numbers[name])
@@ -69,10 +123,7 @@ def learning(metric: str, groups: Mapping[str, Curves], numbers: Numbers) -> Any
             )
             if len(groups) <= CROWD:
                 axes.fill_between(band.steps, band.lows, band.highs, color=look["color"], alpha=0.13, linewidth=0)
-    axes.set(xlabel="environment steps", ylabel=metric)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    _legend(figure, axes, groups)
-    return figure
 
 
 def profiles(metric: str, groups: Mapping[str, Profile], numbers: Numbers) -> Any:

@@ -1,20 +1,23 @@
 """Figures of sweeps."""
 
-from collections.abc import Mapping
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hieros_repro.stats.aggregate import summarise
 from hieros_repro.stats.curve import Curve, band
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333", "#8c613c")
+CROWD = 6  # groups above which their names stand at an angle
 
 
 def sweep_figure(
     path: Path, metric: str, curves: Mapping[str, Mapping[str, Curve]], finals: Mapping[str, Mapping[str, float]]
 ) -> None:
-    """Left: every seed's curve (thin), the groups' means (bold) and 95 % t-bands. Right: every seed's final value.
+    """Left: every seed's curve (thin), and means (bold) and 95 % t-bands of those that have a final value. Right: these values.
 
-    `curves` and `finals`: group -> seed -> values.
+    `curves` and `finals`: group -> seed -> values, of which only finite ones are drawn.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -24,11 +27,12 @@ def sweep_figure(
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     for number, group in enumerate(curves):
         colour = COLOURS[number % len(COLOURS)]
-        for curve in curves[group].values():
+        for curve in filter(None, map(finite, curves[group].values())):
             left.plot(*zip(*curve, strict=True), color=colour, alpha=0.3, linewidth=0.8)
-        steps, means, lows, highs = band(list(curves[group].values()))
+        counted = [curve for seed, curve in curves[group].items() if seed in finals.get(group, ())]
+        steps, means, lows, highs = band(together(counted))
         if steps:
-            left.plot(steps, means, color=colour, linewidth=2, label=f"{group} (n = {len(curves[group])})")
+            left.plot(steps, means, color=colour, linewidth=2, label=f"{group} (n = {len(counted)})")
             left.fill_between(steps, lows, highs, color=colour, alpha=0.15, linewidth=0)
     left.set(xlabel="environment steps", ylabel=metric, title="scheduled evaluations: seeds, mean, 95 % t-interval")
     if left.get_legend_handles_labels()[0]:
@@ -40,6 +44,21 @@ def sweep_figure(
     partial = path.with_name(f".partial-{path.name}")
     figure.savefig(partial, dpi=130, format="png", metadata={"Software": None})
     partial.replace(path)
+
+
+def finite(curve: Curve) -> Curve:
+    """The points of a curve that have a value: an evaluation may have come to nothing, or to no number."""
+    return [point for point in curve if _is_finite(point)]
+
+
+def together(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves at those evaluations at which each of them has a value, so that a mean is over the same seeds everywhere."""
+    rows = [points for points in zip(*curves, strict=False) if all(map(_is_finite, points))]
+    return [list(curve) for curve in zip(*rows, strict=True)]
+
+
+def _is_finite(point: tuple[float, float | None]) -> bool:
+    return point[1] is not None and math.isfinite(point[1])
 
 
 def _strip(axes, metric: str, finals: Mapping[str, Mapping[str, float]]) -> None:  # type: ignore[no-untyped-def]
@@ -54,5 +73,8 @@ def _strip(axes, metric: str, finals: Mapping[str, Mapping[str, float]]) -> None
         for seed in sorted({chosen(finals[group], key=finals[group].__getitem__) for chosen in (min, max)}):
             place = {"xytext": (-8, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
             axes.annotate(f"seed {seed}", (number - 0.1, finals[group][seed]), fontsize=7, **place)
-    axes.set(title="final evaluation: seeds, mean, 95 % t-interval", ylabel=metric, xlim=(-0.6, max(len(finals), 1) - 0.4))
-    axes.set_xticks(range(len(finals)), list(finals), fontsize="small")
+    axes.set(title="final: seeds, mean, 95 % t-interval", ylabel=metric, xlim=(-0.6, max(len(finals), 1) - 0.4))
+    width = max(10, 48 // max(len(finals), 1))
+    names = [textwrap.fill(textwrap.shorten(name, 4 * width, placeholder=" ..."), width) for name in finals]
+    crowded = {"rotation": 30, "ha": "right"} if len(finals) > CROWD else {}
+    axes.set_xticks(range(len(finals)), names, fontsize="small", **crowded)

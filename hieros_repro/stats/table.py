@@ -11,9 +11,14 @@ def number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def p_value(p: float) -> str:
+    """Of a test: four places, and below the last of them only that it is."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table padded to read well as plain text too."""
-    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    cells = [[re.sub(r"\s*[\r\n]+\s*", " ", str(cell)).replace("|", "\\|") for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")

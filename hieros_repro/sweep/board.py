@@ -37,8 +37,17 @@ class Board:
     """The notes on the jobs of one sweep, and the file that says which there are."""
 
     def __init__(self, sweep: Path):
-        self.sweep, self.folder = sweep, sweep / FOLDER
+        self.sweep = sweep
+        self._open(max(self._starts(), default=0))
+
+    def _open(self, start: int) -> None:
+        """The notes of one start of the sweep: a job of an earlier one that still runs heeds its own word and no other."""
+        self.folder = self.sweep / FOLDER / str(start)
         self.flag, self.lines = self.folder / "stop", self.folder / "progress.log"
+
+    def _starts(self) -> list[int]:
+        folder = self.sweep / FOLDER
+        return [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
 
     # What the sweep consists of
 
@@ -80,8 +89,14 @@ class Board:
     # What its jobs have come to
 
     def clear(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        (self.folder / "notes").mkdir(parents=True)
+        """A new start: no notes. The word to stop that an earlier one was given stays for its jobs."""
+        starts = self._starts()
+        for start in starts:
+            self._open(start)
+            if not self.stopping():
+                shutil.rmtree(self.folder, ignore_errors=True)
+        self._open(max(starts, default=0) + 1)
+        (self.folder / "notes").mkdir(parents=True, exist_ok=True)
 
     def note(self, name: str, outcome: str, text: str = "") -> None:
         path = self.folder / "notes" / f"{name}.json"
@@ -94,8 +109,16 @@ class Board:
 
     def stop(self) -> None:
         """No further job starts, and those under way stop after their tick."""
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.flag.touch()
+
+    def tell(self, line: str) -> None:
+        """Adds a line of progress; jobs that end together would say the same."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        told = self.lines.read_text(encoding="utf8").splitlines() if self.lines.exists() else []
+        if told[-1:] != [line]:
+            with self.lines.open("a", encoding="utf8") as lines:
+                lines.write(line + "\n")
 
     def stopping(self) -> bool:
         return self.flag.exists()

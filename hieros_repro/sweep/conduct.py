@@ -58,7 +58,8 @@ def verdict(folder: Path) -> int:
     found, facts = notes.notes(), notes.facts()
     asked = facts["started"] if not facts["search"] else list(found)
     failed = {name: found[name].text for name in found if found[name].outcome == "failed"}
-    lost = [name for name in asked if name not in found or found[name].outcome == "running"]
+    lost = [name for name in asked if name in found and found[name].outcome == "running"]
+    waiting = [name for name in asked if name not in found]
     if facts["search"]:
         print(search.trials(folder))
     if notes.stopping() or any(note.outcome == "stopped" for note in found.values()):
@@ -68,7 +69,11 @@ def verdict(folder: Path) -> int:
         print(f"failed: {name}: {text.splitlines()[0] if text else ''}", file=sys.stderr)
     for name in lost:
         print(f"lost: {name}: its process ended without a word; the same command goes on with it", file=sys.stderr)
-    if failed or lost:
-        print(f"error: {len(failed) + len(lost)} of {len(set(asked) | set(found))} runs failed", file=sys.stderr)
+    for name in waiting:
+        print(f"not begun: {name}: the sweep ended before it; the same command goes on with it", file=sys.stderr)
+    if failed or lost or waiting:
+        total, counts = len(set(asked) | set(found)), {"failed": len(failed) + len(lost), "not begun": len(waiting)}
+        told = ", ".join(f"{count} of {total} runs {what}" for what, count in counts.items() if count)
+        print(f"error: {told}", file=sys.stderr)
         return FAILED
     return FINISHED

@@ -1,6 +1,8 @@
 """One job of a sweep: skipped, resumed or run in its own folder, and noted, so that no job's fate is another's."""
 
+import math
 import signal
+import sqlite3
 import sys
 import traceback
 from collections.abc import Callable
@@ -40,7 +42,7 @@ def member(config: DictConfig, asked: list[str], run: Run) -> float | None:
         with stop_when(notes.flag):
             score, outcome = _score(config, asked, run, launcher)
         notes.note(name, *outcome)
-        return score
+        return None if score is None or math.isnan(score) else score  # no score is one that a search can be told
     except Stopped:
         notes.note(name, "stopped")
         if launcher != "submitit_slurm":  # which ends one job for reasons that are not the others'
@@ -53,7 +55,7 @@ def member(config: DictConfig, asked: list[str], run: Run) -> float | None:
         notes.note(name, "failed", str(error))
         return None
     finally:
-        _account(notes)
+        _accounted(notes)
 
 
 def _score(config: DictConfig, asked: list[str], run: Run, launcher: str) -> tuple[float | None, tuple[str, str]]:
@@ -65,17 +67,8 @@ def _score(config: DictConfig, asked: list[str], run: Run, launcher: str) -> tup
         text = f"failed before ({error.get('kind')}: {error.get('text')}); run it again with sweep.retry_failed=true"
         print(f"{path}: {text}")
         return None, ("failed", text)
-    devices = Board(Path(config.sweep.dir)).facts().get("devices")
-    if devices and launcher in ("joblib", "submitit_local"):
-        from hieros_repro.sweep.devices import take
-
-        take(Path(config.sweep.dir) / ".devices", devices, config.hardware.ranks)
-    finished = _finished(config)
-    if finished is not None:
-        print(f"finished before, with the same configuration, code and numerics: {path}")
-        return finished["results"].get(config.sweep.metric), ("skipped", "")
     try:
-        return run(config, asked), ("finished", "")
+        return _run(config, asked, run, launcher)
     except (UserError, Failed):
         raise
     except Exception as error:
@@ -83,8 +76,30 @@ def _score(config: DictConfig, asked: list[str], run: Run, launcher: str) -> tup
         raise Failed(f"{type(error).__name__}: {error}") from error
 
 
+def _run(config: DictConfig, asked: list[str], run: Run, launcher: str) -> tuple[float | None, tuple[str, str]]:
+    """As `_score`, of a job that is not to be left alone, on devices of its own."""
+    devices = Board(Path(config.sweep.dir)).facts().get("devices")
+    if devices and launcher in ("joblib", "submitit_local"):
+        from hieros_repro.sweep.devices import take
+
+        take(Path(config.sweep.dir) / ".devices", devices, config.hardware.ranks)
+    finished = _finished(config)
+    if finished is None:
+        return run(config, asked), ("finished", "")
+    print(f"finished before, with the same configuration, code and numerics: {config.run.dir}")
+    return finished["results"].get(config.sweep.metric), ("skipped", "")
+
+
 def _launcher() -> str:
     return launch.chosen(HydraConfig.get()) if HydraConfig.initialized() else "basic"
+
+
+def _accounted(notes: Board) -> None:
+    """Accounts for the job. A summary that cannot be written is said and takes the place of no job's fate."""
+    try:
+        _account(notes)
+    except (OSError, sqlite3.Error, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        print(f"error: the summary of {notes.sweep} could not be written: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def _account(notes: Board) -> None:
@@ -95,8 +110,7 @@ def _account(notes: Board) -> None:
         refresh(notes.sweep)
         if notes.facts().get("search"):
             search.trials(notes.sweep)
-        with notes.lines.open("a", encoding="utf8") as lines:
-            lines.write(board.progress(notes.sweep) + "\n")
+        notes.tell(board.progress(notes.sweep))
 
 
 def _finished(config: DictConfig) -> dict[str, Any] | None:

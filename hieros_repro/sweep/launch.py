@@ -62,6 +62,12 @@ def room(config: Mapping[str, Any]) -> Room:
 def fit(launcher: str, typed: Sequence[str], room: Room, node: Mapping[str, Any]) -> Launch:
     """What the launcher is told. What was typed for it stands, unless it would run more jobs at once than fit."""
     given = {override.lstrip("+").partition("=")[0] for override in typed}
+    here = launcher in ("joblib", "submitit_local")
+    here = here or (launcher == "ray" and node["launcher"]["ray"]["init"].get("address") is None)
+    if here and room.wanted_devices > max(len(room.devices), 1):
+        raise UserError(
+            f"hardware.ranks={room.wanted_devices}: a job takes so many devices, and {len(room.devices)} are visible"
+        )
     if launcher == "joblib":
         return _joblib(room, int(node["launcher"].get("n_jobs", -1)))
     if launcher == "ray":

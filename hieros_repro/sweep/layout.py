@@ -68,8 +68,9 @@ def lay_out(asked: Asked) -> tuple[Path, list[str]]:
     """Decides the sweep's folder, writes what it consists of, and returns it with what Hydra must be told besides."""
     first, axes = asked.configs[0], asked.axes
     if asked.searches:
+        search.silence()
         search.refuse_unrepeatable(asked.node, [o for o in asked.parsed if o.is_sweep_override()])
-    folder = Path(first["sweep"]["dir"] or _folder(first, asked.typed)).resolve()
+    folder = Path(first["sweep"]["dir"] or _folder(first, asked.typed, asked.searches)).resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -88,6 +89,8 @@ def lay_out(asked: Asked) -> tuple[Path, list[str]]:
         before = notes.facts()
         listed = {job_name(job, axes): [o for o in job if not is_sweeps(o)] for job in asked.jobs} if steps else {}
         facts |= {"jobs": before.get("jobs", {}) | listed, "steps": before.get("steps", {}) | steps, "started": list(steps)}
+        earlier = dict.fromkeys(before.get("jobs", ()), before.get("axes", [])) | before.get("job_axes", {})
+        facts["job_axes"] = earlier | dict.fromkeys(listed, axes)  # jobs of an earlier start were named by its axes
         notes.write_facts(facts)
     notes.clear()
     _say(folder, asked, list(steps))
@@ -116,9 +119,12 @@ def _steps(job: Sequence[str], config: dict[str, Any]) -> int:
     return int(typed[-1]) if typed and typed[-1].isdigit() else int(config["run"]["steps"])
 
 
-def _folder(config: dict[str, Any], typed: list[str]) -> Path:
-    """outputs/sweeps/<name>-<digest of what was typed, seeds aside>."""
-    counted = sorted(o for o in typed if not o.lstrip("+").startswith(("seed=", "hydra", "sweep.", "log")))
+def _folder(config: dict[str, Any], typed: list[str], searches: bool) -> Path:
+    """outputs/sweeps/<name>-<digest of what was typed, seeds aside>; of a search also of how it chooses."""
+    counted = sorted(
+        o for o in typed
+        if not o.lstrip("+").startswith(("seed=", "hydra", "sweep.", "log")) or (searches and search.chooses(o))
+    )  # fmt: skip
     digest = hashlib.sha256("\n".join(counted).encode()).hexdigest()[:8]
     return Path("outputs") / "sweeps" / f"{clean(config['sweep']['name'] or title(config))}-{digest}"
 

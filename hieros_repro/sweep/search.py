@@ -6,6 +6,7 @@ search is where it was. A longer search begins with the shorter one.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,19 @@ def refuse_unrepeatable(node: Mapping[str, Any], swept: Sequence[Override]) -> N
         raise UserError("seed: a search takes one; run its best trial under other seeds afterwards, in a sweep")
 
 
+def chooses(override: str) -> bool:
+    """Whether an override changes which trials there are; a longer search only goes on."""
+    key = override.lstrip("+~").partition("=")[0]
+    return key.startswith(("hydra.sweeper.", "hydra/sweeper/")) and key != "hydra.sweeper.n_trials"
+
+
+def silence() -> None:
+    """Optuna writes a line about every trial, in colours that only a terminal shows; what its trials came to is told here."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
 def ends(override: Override) -> tuple[str, str]:
     """The first and the last of an override's values: what can be checked of it before the search."""
     key, value = override.get_key_element(), override.value()
@@ -51,7 +65,7 @@ def examples(parsed: Sequence[Override]) -> list[list[str]]:
 
 
 def trials(sweep: Path) -> str:
-    """The trials, best first; those without a score last. Also written as search.md."""
+    """The trials, best first; those without a score, or with one that is no number, last. Also written as search.md."""
     facts = json.loads((sweep / "sweep.json").read_text(encoding="utf8"))
     metric, axes, direction = facts["metric"], facts["axes"], facts["search"]
     sign = 1 if direction == "minimize" else -1
@@ -61,9 +75,10 @@ def trials(sweep: Path) -> str:
         status = told.get("status", "pending")
         score = told["results"].get(metric) if status == "finished" else None
         values = dict(override.lstrip("+").partition("=")[::2] for override in overrides)
-        rows.append((score is None, sign * (score or 0.0), [number(score), *(values[axis] for axis in axes), status, name]))
-    rows.sort(key=lambda row: row[:2])
-    table = [[str(place), *row] for place, (_, _, row) in enumerate(rows, start=1)]
+        place = (True, 0.0) if score is None or math.isnan(score) else (False, sign * score)
+        rows.append((place, [number(score), *(values.get(axis, "-") for axis in axes), status, name]))
+    rows.sort(key=lambda row: row[0])
+    table = [[str(place), *row] for place, (_, row) in enumerate(rows, start=1)]
     text = markdown(("", metric, *axes, "status", "folder"), table)
     (sweep / "search.md").write_text(f"# Trials, best first ({direction} {metric})\n\n{text}\n", encoding="utf8")
     return text

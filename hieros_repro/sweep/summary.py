@@ -3,18 +3,19 @@
 import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hieros_repro.findings import archive, finding
 from hieros_repro.findings.finding import Row
-from hieros_repro.findings.group import Group
+from hieros_repro.findings.group import NOT_NAMING, Group
 from hieros_repro.findings.record import Record
 from hieros_repro.run.folder import invocation
 from hieros_repro.stats.aggregate import Summary, iqm, summarise
 from hieros_repro.stats.figure import sweep_figure
 from hieros_repro.stats.table import markdown, number, to_csv
+from hieros_repro.sweep.board import Board
 
 HEADER = ("group", "n", "mean", "std", "95 % low", "95 % high", "min", "median", "max", "IQM", "seeds")
 
@@ -24,21 +25,24 @@ def refresh(folder: Path) -> dict[str, Any]:
     facts = json.loads((folder / "sweep.json").read_text(encoding="utf8"))
     metric = facts["metric"]
     records = archive.gathered(folder)
+    named = _groups(facts)
     groups: dict[str, list[Record]] = {}
-    for name, overrides in facts["jobs"].items():
-        groups.setdefault(_group(overrides, facts["axes"]), []).append(records[folder / name])
+    for job, name in named.items():
+        groups.setdefault(name, []).append(records[folder / job])
     rows = {name: finding.numbers(Group(name, members), metric) for name, members in groups.items()}
-    runs = [_run(records[folder / name], overrides, facts, metric) for name, overrides in facts["jobs"].items()]
+    refused = {job: note.text for job, note in Board(folder).notes().items() if note.outcome == "failed"}
+    runs = [_run(records[folder / job], named[job], facts, refused.get(job)) for job in facts["jobs"]]
     summary = {
         "metric": metric,
         "command": facts["command"],
         "groups": {name: _row(row) for name, row in rows.items()},
         "runs": runs,
+        "warnings": [text for name, members in groups.items() for text in _mixed(name, members)],
     }
     _write(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     table = [_cells(name, row) for name, row in summary["groups"].items()]
     _write(folder / "summary.csv", to_csv(HEADER, table))
-    _write(folder / "summary.md", _page(facts, table, runs))
+    _write(folder / "summary.md", _page(facts, table, runs, summary["warnings"]))
     curves = {name: {str(seed): curve for seed, curve in row.curves.items()} for name, row in rows.items() if row.curves}
     finals = {name: {str(seed): value for seed, value in row.values.items()} for name, row in rows.items() if row.values}
     if finals or curves:
@@ -54,28 +58,60 @@ def table(folder: Path) -> str:
     facts = json.loads((folder / "summary.json").read_text(encoding="utf8"))
     rows = [[name, *_cells(name, row)[1:6]] for name, row in facts["groups"].items()]
     lines = [markdown((facts["metric"], *HEADER[1:6]), rows)]
-    lines += [f"{run['status']}: {run['folder']}  {run['error'] or ''}" for run in facts["runs"] if run["status"] != "finished"]
+    lines += [f"{run['status']}: {run['folder']}  {run['error'] or ''}" for run in facts["runs"] if _is_open(run)]
+    lines += facts.get("warnings", [])
     return "\n".join([*lines, f"summary of the sweep: {page}"])
 
 
-def _group(overrides: list[str], axes: list[str]) -> str:
-    """The job's values along the sweep's axes, the seed aside."""
-    varied = [o for o in overrides if o.lstrip("+").partition("=")[0] in axes and not o.startswith("seed=")]
-    return " ".join(varied) or "all"
+def _groups(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Job -> its group: its values along the axes of the sweep that it came from, the seed aside. A folder may hold the jobs of
+    several sweeps: where these share such values and differ otherwise, what they differ in is added."""
+    typed: dict[str, tuple[str, ...]] = {}
+    names: dict[tuple[str, ...], list[str]] = {}
+    for job, asked in facts["jobs"].items():
+        axes = {*facts.get("job_axes", {}).get(job, facts["axes"])} - {"seed"}
+        varied = [o for o in asked if o.lstrip("+").partition("=")[0] in axes]
+        other = {o for o in asked if not o.lstrip("+~").startswith(NOT_NAMING)}
+        typed[job] = tuple(sorted({*varied, *other}))
+        names.setdefault(typed[job], varied)
+    found = {}
+    for what, name in names.items():
+        alike = [other for other, its in names.items() if its == name]
+        common = set(alike[0]).intersection(*alike)
+        found[what] = " ".join([*name, *(o for o in what if o not in common)]) or "all"
+    return {job: found[what] for job, what in typed.items()}
 
 
-def _run(run: Record, overrides: list[str], facts: Mapping[str, Any], metric: str) -> dict[str, Any]:
+def _mixed(name: str, members: Sequence[Record]) -> list[str]:
+    """What a mean over these runs would hide."""
+    finished = [run for run in members if run.status == "finished"]
+    return [
+        f"warning: {name}: its runs were made with different {what}; their mean is of no one program"
+        for fact, what in (("sources", "code"), ("numerics", "numerics"))
+        if len({run.facts.get(fact) for run in finished if run.facts.get(fact)}) > 1
+    ]
+
+
+def _is_open(run: Mapping[str, Any]) -> bool:
+    """Whether there is something to be done about a run."""
+    return run["status"] != "finished" or run["error"] is not None
+
+
+def _run(run: Record, group: str, facts: Mapping[str, Any], refused: str | None) -> dict[str, Any]:
+    """`refused`: why its job of this start of the sweep failed, perhaps before there was a run that could say so."""
+    job, metric = Path(run.folder).name, facts["metric"]
+    overrides = facts["jobs"][job]
     seeds = [override[5:] for override in overrides if override.startswith("seed=")]
     again = shlex.join([*facts.get("flags", []), *overrides, f"run.dir={run.folder}", "resume=auto"])
     value = run.value(metric)
     return {
-        "folder": Path(run.folder).name,
-        "group": _group(overrides, facts["axes"]),
+        "folder": job,
+        "group": group,
         "seed": int(seeds[-1]) if seeds else run.seed,
         "status": run.status,
         "value": value if value is None or math.isfinite(value) else str(value),
         "parameters": run.facts.get("digest"),
-        "error": run.error,
+        "error": run.error or (" ".join(refused.split()) if refused else None),
         "rerun": f"{invocation('train')} {again}",
     }
 
@@ -95,10 +131,11 @@ def _shown(value: float | str | None) -> str:
     return value if isinstance(value, str) else number(value)
 
 
-def _page(facts: Mapping[str, Any], table: list[list[str]], runs: list[dict[str, Any]]) -> str:
+def _page(facts: Mapping[str, Any], table: list[list[str]], runs: list[dict[str, Any]], warnings: list[str]) -> str:
     lines = [f"# {facts['metric']} over seeds", "", f"`{invocation('train')} {facts['command']}`", ""]
     lines += [markdown(HEADER, table), "mean, sample standard deviation and 95 % t-interval are over seeds.", ""]
-    unfinished = [run for run in runs if run["status"] != "finished"]
+    lines += [line for text in warnings for line in (text, "")]
+    unfinished = [run for run in runs if _is_open(run)]
     if unfinished:
         lines += ["## Not finished", ""]
         for run in unfinished:

@@ -82,3 +82,16 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(sweep, monkeypatch
     monkeypatch.setattr(sqlite3, "connect", refusing)
     assert len(archive.read([sweep])) == 3
     assert not (sweep / archive.INDEX).exists()
+
+
+def test_an_index_that_is_no_database_is_made_anew(sweep):
+    before = archive.read([sweep])
+    (sweep / archive.INDEX).write_bytes(b"no database" * 1000)
+    assert archive.read([sweep]) == before == archive.read([sweep])
+
+
+def test_a_damaged_run_is_said_to_be_damaged_and_keeps_no_other_from_being_read(sweep):
+    (sweep / "seed-1" / "run.json").write_text('{"status": "finis')
+    found = archive.read([sweep])
+    assert [one.status for one in found] == ["damaged", "finished", "pending"]
+    assert "seed-1: its files cannot be read: JSONDecodeError" in found[0].error

@@ -5,6 +5,8 @@ import pytest
 from hieros_repro.findings import archive, checklist
 from hieros_repro.findings.evidence import gather
 from hieros_repro.findings.finding import find
+from hieros_repro.findings.held import hold
+from hieros_repro.provenance.code import sources_digest
 from hieros_repro.provenance.machine import lock
 from tests.findings.folders import run
 from tests.runs import run as real_run
@@ -12,13 +14,17 @@ from tests.runs import run as real_run
 STRICT = {"packages": {"torch": "2.13.0"}, "device": "cpu", "threads": 1, "deterministic": True, "warn_only": False}
 
 
+HERE = {"commit": "c" * 40, "changed": False, "sources": sources_digest()}
+
+
 def facts(**changes):
-    return {"numerics": STRICT, "packages": lock(), "nondeterministic_operations": [], **changes}
+    return {"numerics": STRICT, "packages": lock(), "nondeterministic_operations": [], "code": HERE, **changes}
 
 
-def items(folder):
+def items(folder, reference=None):
     records = archive.read([folder])
-    filled = checklist.fill(find(records, "eval/score"), gather(records), [], None)
+    found = find(records, "eval/score")
+    filled = checklist.fill(found, gather(records), hold(found, reference))
     return {item.demand: item for item in filled}
 
 
@@ -62,6 +68,25 @@ def test_a_build_of_the_pinned_release_is_the_pinned_one(good):
 def test_operations_that_were_used_are_named(good):
     run(good / "other", 9, 3.0, account=facts(nondeterministic_operations=["cumsum_cuda"]))
     assert items(good)["nondeterministic operations listed"].fact == "used: cumsum_cuda"
+
+
+def test_operations_that_nothing_looked_for_are_not_said_to_be_none(good):
+    run(good / "off", 9, 3.0, account=facts(numerics=STRICT | {"deterministic": False}))
+    item = items(good)["nondeterministic operations listed"]
+    assert item.met is None and "determinism=off" in item.fact and "off" in item.fact
+
+
+def test_packages_of_other_code_are_not_held_against_the_lock_that_is_here(good):
+    run(good / "old", 9, 3.0, account=facts(code=HERE | {"sources": "older"}))
+    item = items(good)["package versions pinned"]
+    assert item.met is None and "1 of 6 runs are of other code than the present checkout" in item.fact
+
+
+def test_a_file_that_expects_nothing_is_not_met(good, tmp_path_factory):
+    reference = tmp_path_factory.mktemp("references") / "none.yaml"
+    reference.write_text("expected: {}\n")
+    item = items(good, reference)["expected results with tolerances"]
+    assert item.met is None and "expects nothing" in item.fact
 
 
 def test_few_seeds_are_not_enough(tmp_path):

@@ -49,6 +49,22 @@ def test_so_many_seeds_must_have_finished(tmp_path, runs):
     assert [v.met for v in verdicts(tmp_path, runs, seeds=4, **{"eval/score": {"at_least": 0}})] == [True, False]
 
 
+def test_a_repeated_seed_counts_once_and_the_share_is_of_all_seeds(tmp_path, runs):
+    run(tmp_path / "runs" / "again", 0, 0.0)  # of seed 0 the first finished run counts
+    runs = archive.read([tmp_path / "runs"])
+    (verdict,) = verdicts(tmp_path, runs, **{"eval/score": {"at_least": 480, "share": 0.75}})
+    assert verdict.met and verdict.found.n == 3  # 3 of 4 seeds, the fourth failed
+    assert not verdicts(tmp_path, runs, **{"eval/score": {"at_least": 480, "share": 0.76}})[0].met
+
+
+def test_what_no_run_reached_is_not_met_and_not_missing(tmp_path):
+    for seed in range(5):
+        run(tmp_path / "runs" / str(seed), seed, 1.0, account={"results": {"eval/score": 1.0, "convergence_step": None}})
+    found = verdicts(tmp_path, archive.read([tmp_path / "runs"]), convergence_step={"at_most": 9}, never={"at_most": 9})
+    assert [(verdict.word, verdict.met) for verdict in found] == [("NOT MET", False), ("missing", False)]
+    assert found[0].wording == "at most 9; 0 of 5 reached it"
+
+
 def test_what_is_not_finite_is_named_and_not_met(tmp_path, runs):
     run(tmp_path / "runs" / "4", 4, float("nan"))
     (verdict,) = verdicts(tmp_path, archive.read([tmp_path / "runs"]), **{"eval/score": {"at_least": 0}})

@@ -35,6 +35,7 @@ def test_fewer_frames_of_films_that_are_wide_or_short():
 def test_best_median_and_worst_are_different_seeds():
     assert films.chosen({1: 5.0, 2: 9.0, 3: 7.0}) == {"best": 2, "median": 3, "worst": 1}
     assert films.chosen({1: 5.0, 2: 9.0}) == {"best": 2, "worst": 1}
+    assert films.chosen({1: 5.0, 2: 9.0, 3: 7.0}, higher_is_better=False) == {"best": 1, "median": 3, "worst": 2}
     assert films.chosen({4: 5.0}) == {"only": 4} and films.chosen({}) == {}
 
 
@@ -51,12 +52,12 @@ def rows(folder):
 
 def test_a_film_that_cannot_be_read_is_said_so(tmp_path, monkeypatch):
     write_video(run(tmp_path / "1", 1, 2.0) / "videos" / "episode-step_5", FRAMES, 10, "gif")
-    assert isinstance(films.films(rows(tmp_path)).blocks[0], Film)
+    assert isinstance(films.films(rows(tmp_path), "eval/score").blocks[0], Film)
     (tmp_path / "1" / "videos" / "episode-step_6.gif").write_bytes(b"no film")
-    assert "cannot be shown" in films.films(rows(tmp_path)).blocks[0].text
+    assert "cannot be shown" in films.films(rows(tmp_path), "eval/score").blocks[0].text
     (tmp_path / "1" / "videos" / "episode-step_7.mp4").write_bytes(b"no film")
     monkeypatch.setitem(sys.modules, "imageio.v2", None)
-    told = films.films(rows(tmp_path)).blocks[0]
+    told = films.films(rows(tmp_path), "eval/score").blocks[0]
     assert isinstance(told, Paragraph) and "imageio is not installed" in told.text
 
 
@@ -72,3 +73,16 @@ def test_levels_are_means_over_seeds_of_last_values(tmp_path):
 def test_without_levels_there_is_no_table(tmp_path):
     run(tmp_path / "1", 1, 1.0)
     assert films.levels(rows(tmp_path)) is None
+
+
+def test_a_level_that_diverged_is_shown_as_such(tmp_path):
+    with (run(tmp_path / "1", 1, 1.0) / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "Subactor-0/kl": NaN, "Subactor-0/wm_loss": 2.0}\nno json\n')
+    assert texts(films.levels(rows(tmp_path)).blocks[0]) == [["0", "2", "nan"]]
+
+
+def test_of_a_repeated_seed_the_run_that_finished_is_shown(tmp_path):
+    for name, status in (("1", "failed"), ("2", "finished")):
+        write_video(run(tmp_path / name, 1, 2.0, status=status) / "videos" / f"of-{status}-step_5", FRAMES, 10, "gif")
+    (film,) = films.films(rows(tmp_path), "eval/score").blocks
+    assert "of-finished-step_5.gif" in film.caption

@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -5,6 +6,7 @@ from scipy import stats
 
 from hieros_repro.findings import archive
 from hieros_repro.findings.finding import find
+from hieros_repro.findings.sides import compare
 from hieros_repro.records import UserError
 from tests.findings.folders import run
 
@@ -66,7 +68,8 @@ def test_groups_in_different_tasks_are_no_pair(tmp_path):
 
 def test_repeated_runs_say_whether_they_came_to_the_same(tmp_path):
     for name, seed, digest in [("a", 1, "x"), ("b", 1, "x"), ("c", 2, "x"), ("d", 2, "y"), ("e", 3, "x")]:
-        run(tmp_path / name, seed, 5.0, digest=digest)
+        run(tmp_path / name, seed, 5.0, digest=digest, account={"started": name})
+    run(tmp_path / "copy", 3, 5.0, digest="x", account={"started": "e"})
     finding = find(archive.read([tmp_path]), METRIC)
     assert finding.rows[0].repeated == {1: True, 2: False} and len(finding.rows[0].values) == 3
     assert any("repeated runs of seed 2 did not come to the same parameters" in text for text in finding.warnings)
@@ -105,6 +108,24 @@ def test_the_same_runs_give_the_same_numbers(runs):
 def test_a_metric_that_no_run_has_is_refused_with_the_nearest(runs):
     with pytest.raises(UserError, match=r"no run has a metric 'eval/scor'; did you mean eval/score\?"):
         find(archive.read([runs]), "eval/scor")
+    with pytest.raises(UserError, match=r"'run.steps' is no result of a run; there are eval/"):
+        find(archive.read([runs]), "run.steps")
+
+
+def test_what_is_not_finite_is_no_point_of_a_curve(tmp_path):
+    folder = run(tmp_path / "a", 1, 8.0)
+    rows = [{"step": 1, "eval/score": math.nan}, {"step": 2, "eval/score": None}, {"step": 3, "eval/score": 8.0}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert find(archive.read([tmp_path]), METRIC).rows[0].curves == {1: [(3, 8.0)]}
+
+
+def test_of_steps_fewer_are_better(tmp_path):
+    for agent, steps in {"hieros": (1000, 1010), "director": (9000, 9010)}.items():
+        for seed, step in enumerate(steps):
+            results = {"eval/score": 1.0, "convergence_step": step}
+            run(tmp_path / f"{agent}{seed}", seed, 1.0, agent__name=agent, account={"results": results})
+    sides = [[one for one in archive.read([tmp_path]) if one.facts["agent"] == agent] for agent in ("director", "hieros")]
+    assert "B is better than A: 1005 against 9005" in compare(*sides, "convergence_step", None)[1]
 
 
 def test_a_single_seed_has_no_interval_and_it_is_said(tmp_path):

@@ -1,7 +1,7 @@
 import csv
 import io
 
-from hieros_repro.findings.page import Folded, Table, export, listed, long_table, numeric, shown, texts
+from hieros_repro.findings.page import Chance, Folded, Table, export, listed, long_table, numeric, shown, texts
 
 TABLE = Table(
     ("group", "n", "mean", "interval"),
@@ -51,3 +51,9 @@ def test_a_long_table_is_folded_and_loses_nothing():
 
 def test_a_long_list_ends_in_dots():
     assert listed("abcd") == "a, b, c, d" and listed("abcde") == "a, b, c, d ..."
+
+
+def test_a_small_p_value_is_not_shown_as_nought_and_exported_with_its_digits():
+    table = Table(("p",), [(Chance(3e-9),), (Chance(0.25),)])
+    assert texts(table) == [["< 0.0001"], ["0.2500"]] and numeric(table) == [True]
+    assert "3e-09" in export(table, ".csv") and "< 0.0001" in export(table, ".md")

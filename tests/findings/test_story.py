@@ -11,6 +11,7 @@ from hieros_repro.findings.page import Commands, Drawing, Film, Folded, Listing,
 from tests.findings.folders import run
 
 AGENTS = {"hieros": (180.0, 190.0, 185.0, 195.0, 200.0), "ppo": (50.0, 60.0, 55.0, 65.0, 58.0)}
+AGAIN = {"started": "2026-02-01T00:00:00+00:00"}
 ERROR = {"kind": "Diverged", "text": "step 7: no longer <finite>"}
 
 
@@ -95,11 +96,19 @@ def test_curves_are_summed_up(agents):
 
 
 def test_a_seed_that_was_repeated_is_told_apart_from_seeds_that_differ(agents):
-    run(agents / "again", 1, 180.0, agent__name="hieros", typed=["agent=hieros", "env=pinpad"], digest="hieros1")
+    run(agents / "again", 1, 180.0, agent__name="hieros", typed=["agent=hieros", "env=pinpad"], digest="hieros1", account=AGAIN)
     determinism = told([agents])[0]["Determinism"]
     assert "Bit-equal: 1 seed(s) were run more than once" in determinism and "hieros seed 1" in determinism
-    assert "hieros: eval/score varies by 7.906" in determinism
-    run(agents / "other", 2, 190.0, agent__name="hieros", typed=["agent=hieros", "env=pinpad"], digest="something else")
+    assert "hieros: eval/score varies by 7.906" in determinism and "To see it" not in determinism
+    run(
+        agents / "other",
+        2,
+        190.0,
+        agent__name="hieros",
+        typed=["agent=hieros", "env=pinpad"],
+        digest="something else",
+        account=AGAIN,
+    )
     sections, _ = told([agents])
     assert "NOT bit-equal: hieros seed 2" in sections["Determinism"]
     assert "False a repetition is bit-equal: 1 of 2" in sections["Reproducibility checklist"]
@@ -138,10 +147,81 @@ def test_expectations_are_held_against_the_runs(tmp_path, agents):
     assert "False expected results with tolerances: 0 of 1" in sections["Reproducibility checklist"]
 
 
-def test_a_file_of_the_experiment_is_found(tmp_path):
-    records = archive.read([run(tmp_path / "a", 1, 500.0, typed=["experiment=cartpole_baseline"])])
-    assert story.fitting(records).name == "cartpole_baseline.yaml"
-    assert story.fitting(archive.read([run(tmp_path / "b", 1, 500.0)])) is None
+def test_each_group_is_held_against_the_file_of_its_experiment(tmp_path):
+    experiment = "experiment=cartpole_baseline"
+    run(tmp_path / "a", 1, 500.0, typed=[experiment, "log=quiet"])
+    run(tmp_path / "b", 1, 100.0, typed=[experiment, "agent.max_hierarchy=2"], agent__max_hierarchy=2)
+    run(tmp_path / "c", 1, 300.0, agent__max_hierarchy=1)
+    sections, _ = told([tmp_path])
+    held = [line for line in sections["Results"].splitlines() if "at least 490.0" in line]
+    assert (
+        len(held) == 1 and held[0].endswith("| met") and "Held against references/cartpole_baseline.yaml" in sections["Results"]
+    )
+    assert "it cannot be told: other overrides were typed (agent.max_hierarchy=2)" in sections["Results"]
+
+
+def test_a_sweeps_question_is_asked_of_all_its_runs_only(broken):
+    own = "Does Hieros' hierarchy help?"
+    assert not told([broken], narrowed=True)[1].question.startswith(own)
+    assert not told([broken / "depth-1_seed-1", broken / "depth-2_seed-3"])[1].question.startswith(own)
+    other = run(broken.parent / "other", 9, 1.0)
+    assert not told([broken, other])[1].question.startswith(own)
+
+
+def test_runs_of_two_commits_are_repeated_one_after_the_other(tmp_path):
+    for seed, commit in ((1, "a" * 40), (2, "b" * 40), (3, "b" * 40)):
+        code = {"commit": commit, "changed": False, "sources": commit}
+        run(tmp_path / str(seed), seed, 1.0, typed=["env=pinpad"], account={"code": code})
+    lines = told([tmp_path])[0]["How to repeat it"].splitlines()
+    found = [line for line in lines if line.startswith(("git", "python")) and "compare" not in line]
+    assert found == [
+        f"git checkout {'a' * 40}", "python -m hieros_repro.train env=pinpad seed=1",
+        f"git checkout {'b' * 40}", "python -m hieros_repro.train -m env=pinpad seed=2,3",
+    ]  # fmt: skip
+
+
+def test_a_folder_of_configurations_is_named_again(broken):
+    facts = json.loads((broken / "sweep.json").read_text())
+    (broken / "sweep.json").write_text(json.dumps(facts | {"flags": ["--config-dir", "/my conf"]}))
+    sections, _ = told([broken])
+    assert "train --config-dir '/my conf' -m env=pinpad agent.max_hierarchy=1 seed=1,2,3" in sections["How to repeat it"]
+    assert f"train --config-dir '/my conf' resume={broken / 'depth-2_seed-1'}" in sections["Failures"]
+
+
+def test_less_is_better_of_the_step_at_which_something_was_reached(tmp_path):
+    for name, steps in (("slow", (900, 910, 920)), ("fast", (100, 110, 120))):
+        for seed, step in enumerate(steps):
+            results = {"eval/score": 1.0, "convergence_step": step, "step": 1000}
+            typed = [f"agent={name}"]
+            run(tmp_path / f"{name}-{seed}", seed, 1.0, agent__name=name, typed=typed, account={"results": results})
+    sections, page = told([tmp_path], "convergence_step")
+    assert "fast is better than slow" in sections["Answer"] and "the lowest convergence_step" in page.question
+    assert re.search(r"(slow against fast \| 0\.000|fast against slow \| 1\.000)", sections["Comparisons"])
+
+
+def test_areas_are_over_the_steps_that_all_curves_cover(tmp_path):
+    long, short = run(tmp_path / "long", 1, 100.0), run(tmp_path / "short", 1, 100.0, agent__max_hierarchy=2)
+    lines = [{"step": step, "eval/score": score} for step, score in ((250, 0.0), (500, 100.0))]
+    (short / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert long.exists()
+    curves = told([tmp_path])[0]["Learning curves"]
+    assert "pinpad-three: 250 to 500" in curves and "half and 90 % of the highest group mean" in curves
+    assert sorted(re.findall(r"\| (\d+\.\d+) \| - \|", curves)) == ["37.50", "50.00"]  # (25 + 50) / 2 and (0 + 100) / 2
+
+
+def test_a_single_evaluation_is_no_curve(agents):
+    for folder in agents.iterdir():
+        (folder / "metrics.jsonl").write_text(json.dumps({"step": 1000, "eval/score": 1.0 + len(folder.name)}) + "\n")
+    assert "a single evaluation, so no curve" in told([agents])[0]["Learning curves"]
+
+
+def test_what_cannot_be_read_does_not_end_the_report(tmp_path):
+    folder = run(tmp_path / "a", 1, 5.0)
+    (folder / "timing.jsonl").write_text("no json\n")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1100, "eval/score": null}\n{"step": 1200, "Subactor-0/kl": NaN}\n')
+    sections, _ = told([tmp_path])
+    assert "nan" in sections["Levels"] and "steps to 2.5" in sections["Learning curves"]
 
 
 def test_numerics_that_differ_are_shown(agents):

@@ -1,7 +1,7 @@
 import pytest
 
 from hieros_repro.findings.record import Record
-from hieros_repro.findings.where import chosen
+from hieros_repro.findings.where import VALUES, chosen
 from hieros_repro.records import UserError
 
 
@@ -34,7 +34,6 @@ RUNS = [
         ('env.id="CartPole-v1"', [4]),
         ("env.id~'^Cart'", [4]),
         ("rate=0.001", [4]),
-        ("env.length=three", []),
     ],
 )
 def test_words_choose_runs(where, seeds):
@@ -45,6 +44,7 @@ def test_words_choose_runs(where, seeds):
     "where, said",
     [
         ("agnt=hieros", "no run has 'agnt'; did you mean agent?"),
+        ("env.taks=three", "no run has 'env.taks'; did you mean env.task?"),
         ("agent=hieros and", "it ends too early"),
         ("agent", "it ends too early"),
         ("agent hieros", "'hieros' is not expected there"),
@@ -60,3 +60,17 @@ def test_what_cannot_be_read_is_refused_with_an_example(where, said):
     with pytest.raises(UserError) as refused:
         chosen(RUNS, where)
     assert said in str(refused.value) and "agent=hieros and env.task=three" in str(refused.value)
+
+
+def test_where_no_run_is_meant_the_values_that_there_are_are_named():
+    with pytest.raises(UserError, match=r"no run is meant by it; agent is one of director, hieros, ppo; env\.length is"):
+        chosen(RUNS, "agent=nobody and env.length=three")
+    many = [of(n, agent=f"a{n}") for n in range(VALUES + 2)]
+    with pytest.raises(UserError, match=r"agent is one of a0, a1, a2, a3, a4, a5, a6, a7 and 2 more$"):
+        chosen(many, "agent=b")
+
+
+def test_a_key_of_the_same_part_is_suggested_before_a_likelier_one_elsewhere():
+    runs = [of(1, env__task="three", en__taks="x")]
+    with pytest.raises(UserError, match=r"did you mean env\.task\?"):
+        chosen(runs, "env.taks=three")

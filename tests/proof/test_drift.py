@@ -75,7 +75,7 @@ def test_one_element_of_one_parameter_is_found(whole, tmp_path):
 
     equal, text = drift(whole, perturbed(whole, tmp_path / "other", change))
     cells = last_row(text)
-    assert not equal and cells[1:3] == ["1 differ", "0.5"] and cells[4] == "critic.weight"
+    assert not equal and cells[1:3] == ["1 differ", "0.5"] and cells[4] == "critic.weight" and "inf:" not in text
     assert cells[5:7] == ["0", "-"] and cells[7:9] == ["0", "-"] and cells[9] == "0"
 
 
@@ -89,6 +89,18 @@ def test_the_state_of_the_optimiser_metrics_and_scores_have_columns_of_their_own
     cells = last_row(text)
     assert not equal and cells[1] == "0 differ"
     assert cells[5:] == ["0.25", "agent.optimiser.mean", "2", "ppo/entropy", "8"]
+
+
+def test_what_only_one_has_is_listed_and_explained(whole, tmp_path):
+    def change(parts):
+        del parts["agent"]["parameters"]["critic.weight"]
+
+    other = perturbed(whole, tmp_path / "other", change)
+    first = checkpoint.steps(other / "checkpoints")[0]
+    shutil.rmtree(other / "checkpoints" / f"step_{first}")
+    equal, text = drift(whole, other)
+    assert not equal and f"only A has checkpoints of step {first}\n" in text and "only B" not in text
+    assert last_row(text)[2] == "inf" and "inf: what `of` names is absent or of another shape in the other run" in text
 
 
 def test_runs_without_a_common_checkpoint_are_refused_with_what_there_is(whole, tmp_path):

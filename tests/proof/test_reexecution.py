@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from hieros_repro.proof.reexecution import Broken, Seen, Tail, _statistically, expected, listed
+from hieros_repro.records import UserError
 from tests.envs import Unrepeatable, chosen
 from tests.runs import SHORT_HIEROS, facts, process, short
 
@@ -125,7 +126,7 @@ def test_what_cannot_be_executed_again_is_said_and_leaves_nothing(whole, tmp_pat
     assert done.returncode == 2 and "it branched off" in done.stderr and "which is not there any more" in done.stderr
     assert left == []
     done, left = verified(tmp_path / "gone", tmp_path)
-    assert done.returncode == 2 and "not a run folder (it has no config.yaml)" in done.stderr and left == []
+    assert done.returncode == 2 and f"run={tmp_path / 'gone'}: there is no such folder" in done.stderr and left == []
 
 
 # -- Parts ---------------------------------------------------------------------------------------------------------------
@@ -169,6 +170,21 @@ def test_scores_decide_where_bits_cannot(tmp_path):
     assert "eval/score at step 200 is 23, expected 16.49 to 23.51 from 3 episodes" in _statistically(a, near, seen)
     with pytest.raises(Broken, match=r"eval/score at step 200 is 24, expected 16\.49 to 23\.51"):
         _statistically(a, far, seen)
+
+
+def test_where_nothing_was_compared_nothing_is_called_equal(tmp_path):
+    """Other numerics, no ledger and no metrics: final parameters decide, and without them nobody can."""
+    told = {"numerics": {}, "code": {"sources": "s"}, "parameters": 3, "results": {"step": 9}}
+    for name, digest in (("a", "d"), ("b", "d"), ("c", "e"), ("none", None)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("{}")
+        (tmp_path / name / "run.json").write_text(json.dumps(told | {"digests": {"parameters": digest}}))
+    seen = Seen(0, 0, 0, [])
+    assert "equal: final parameters d; only these were compared" in _statistically(tmp_path / "a", tmp_path / "b", seen)
+    with pytest.raises(UserError, match="nothing could be compared"):
+        _statistically(tmp_path / "a", tmp_path / "none", seen)
+    with pytest.raises(UserError, match="final parameters differ: d in A, e in B\nand no evaluation"):
+        _statistically(tmp_path / "a", tmp_path / "c", seen)
 
 
 def test_only_what_differs_is_listed():

@@ -1,6 +1,7 @@
 import errno
 import importlib.metadata
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -173,3 +174,16 @@ def test_a_refused_run_lacks_again_what_it_lacked_and_one_that_goes_on_has_it(tm
     foreign.unlink()
     assert facts(run(folder, "resume=auto", usual=SHORT_DQN))["status"] == "finished"
     assert set(recorder.ACCOUNT) <= {path.name for path in folder.iterdir()}
+
+
+def test_a_run_that_is_begun_anew_says_once_what_was_typed_for_it(tmp_path):
+    typed = stopped(tmp_path / "run", 20, "run.checkpoint_every=0")
+    for path in (typed / "checkpoints").iterdir():
+        shutil.rmtree(path)
+    run(typed, "run.checkpoint_every=0", "resume=auto")
+    keys = [override.partition("=")[0] for override in yaml.safe_load((typed / "overrides.yaml").read_text())]
+    assert len(keys) == len(set(keys)) > 5
+    assert recorder.once(["agent=ppo", "agent.clip=0.1", "seed=1", "agent=ppo", "+agent.clip=0.3", "seed=1"]) == [
+        "agent=ppo", "+agent.clip=0.3", "seed=1",
+    ]  # fmt: skip
+    assert recorder.once(["a={x: 1}", "a={y: 2}", "~b", "b=1"]) == ["a={x: 1}", "a={y: 2}", "~b", "b=1"]

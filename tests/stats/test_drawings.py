@@ -3,7 +3,21 @@ import re
 import pytest
 
 from hieros_repro.stats.curve import Band, band
-from hieros_repro.stats.drawings import LINES, Curves, Spot, forest, learning, png, profiles, strip, style, svg, thinned
+from hieros_repro.stats.drawings import (
+    LINES,
+    Curves,
+    Spot,
+    cut,
+    forest,
+    learning,
+    png,
+    profiles,
+    single,
+    strip,
+    style,
+    svg,
+    thinned,
+)  # fmt: skip
 from hieros_repro.stats.tasks import Profile
 
 CURVES = [[(0, 1.0), (10, 2.0)], [(0, 3.0), (10, 4.0)]]
@@ -74,3 +88,21 @@ def test_the_first_groups_are_told_apart_by_colour_and_the_next_by_line():
 def test_thinning_keeps_the_ends():
     assert thinned([1, 2, 3], 3) == [1, 2, 3]
     assert thinned(list(range(101)), 5) == [0, 25, 50, 75, 100]
+
+
+def test_intervals_of_few_seeds_do_not_squeeze_what_they_are_of():
+    few = [[(0, 1.0), (10, 2.0)], [(0, 3.0), (10, 4.0)]]
+    groups = {"a": Curves(few, band(few), 2)}
+    assert min(groups["a"].band.lows) < -10 and cut(groups)
+    low, high = learning("x", groups, {"a": 0}).axes[0].get_ylim()
+    assert (low, high) == pytest.approx((1 - 0.18, 4 + 0.18))
+
+
+def test_a_single_evaluation_is_drawn_as_points_with_error_bars():
+    points = [[(1000, 1.0)], [(1000, 3.0)]]
+    groups = {"a": Curves(points, band(points), 2), "b": Curves(points, band(points), 2)}
+    axes = learning("x", groups, {"a": 0, "b": 1}).axes[0]
+    assert single(groups) and not single({"a": Curves(CURVES, band(CURVES), 2)})
+    assert [container.lines[0].get_ydata().tolist() for container in axes.containers] == [[2.0], [2.0]]
+    assert axes.get_ylim() == pytest.approx((1 - 0.12, 3 + 0.12))
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1,000", "1,000"]

@@ -3,7 +3,7 @@ import io
 
 import pytest
 
-from hieros_repro.stats.table import latex, markdown, number, to_csv
+from hieros_repro.stats.table import latex, markdown, number, p_value, to_csv
 
 
 def test_a_number_that_is_not_there_is_a_dash():
@@ -14,6 +14,14 @@ def test_a_markdown_table_is_padded():
     assert markdown(("a", "long"), [(1, "x"), ("22", "y|z")]) == (
         "| a  | long |\n|----|------|\n| 1  | x    |\n| 22 | y\\|z |\n"
     )  # fmt: skip
+
+
+def test_a_cell_of_several_lines_is_one_line():
+    assert markdown(("a",), [("two\n  lines\r\n",)]).splitlines()[2] == "| two lines  |"
+
+
+def test_a_p_value_is_never_nought():
+    assert [p_value(p) for p in (0.5, 0.0001, 0.00009, 0.0)] == ["0.5000", "0.0001", "< 0.0001", "< 0.0001"]
 
 
 def test_a_csv_reads_back():

@@ -31,6 +31,23 @@ def test_notes_are_of_this_start_of_the_sweep(tmp_path):
     assert (notes.notes(), notes.stopping()) == ({}, False)
 
 
+def test_a_job_of_an_earlier_start_still_heeds_its_word_and_leaves_the_new_one_alone(tmp_path):
+    old = Board(tmp_path)
+    old.clear()
+    old.stop()
+    new = Board(tmp_path)
+    new.clear()
+    assert old.stopping() and not new.stopping() and not Board(tmp_path).stopping()
+    old.note("seed-1", "stopped")
+    assert Board(tmp_path).notes() == {}
+
+
+def test_a_line_of_progress_is_not_told_twice_in_a_row(tmp_path):
+    for line in ("1 of 2", "2 of 2", "2 of 2"):
+        Board(tmp_path).tell(line)
+    assert Board(tmp_path).lines.read_text() == "1 of 2\n2 of 2\n"
+
+
 def test_a_trial_is_listed_when_it_comes_up_and_once(tmp_path):
     notes = Board(tmp_path)
     notes.write_facts({"jobs": {"a": ["x=1"]}})

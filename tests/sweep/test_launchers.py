@@ -128,6 +128,12 @@ def test_parallel_jobs_of_joblib_fit(room, wanted, jobs):
     assert found.devices == room.devices
 
 
+def test_a_job_that_takes_more_devices_than_there_are_is_refused():
+    room = Room(threads=1, cores=8, wanted_devices=3, devices=["0", "1"])
+    with pytest.raises(UserError, match=r"hardware.ranks=3: a job takes so many devices, and 2 are visible"):
+        fit("joblib", [], room, node(n_jobs=2))
+
+
 def test_submitit_on_this_machine_is_given_no_more_jobs_at_once_than_fit():
     found = fit("submitit_local", [], GPUS, node())
     assert found.parallel == 2

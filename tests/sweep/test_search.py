@@ -88,6 +88,24 @@ def test_a_range_without_steps_needs_a_search():
         jobs_of("train", ["agent.clip=interval(0.1, 0.3)"], multirun=True)
 
 
+def test_the_trials_without_a_score_or_with_one_that_is_no_number_come_last(tmp_path):
+    jobs = {}
+    for name, score in (("a", float("nan")), ("b", 1.0), ("c", 2.0), ("d", None)):
+        jobs[name] = ["x=1", "y=2"] if name == "b" else ["x=1"]
+        (tmp_path / name).mkdir()
+        results = {} if score is None else {"eval/score": score}
+        (tmp_path / name / "run.json").write_text(json.dumps({"status": "finished", "results": results}))
+    facts = {"metric": "eval/score", "axes": ["x", "y"], "search": "maximize", "jobs": jobs}
+    (tmp_path / "sweep.json").write_text(json.dumps(facts))
+    order = [line.split("|")[-2].strip() for line in search.trials(tmp_path).splitlines()[2:] if line.startswith("|")]
+    assert order == ["c", "b", "a", "d"]
+
+
+def test_how_a_search_chooses_is_part_of_what_it_is_and_how_long_it_lasts_is_not():
+    asked = ["hydra.sweeper.sampler.seed=1", "hydra.sweeper.direction=minimize", "hydra.sweeper.n_trials=9", "agent.clip=1"]
+    assert [search.chooses(override) for override in asked] == [True, True, False, False]
+
+
 OPTUNA = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
 
 

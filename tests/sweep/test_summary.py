@@ -4,7 +4,8 @@ import json
 import pytest
 from PIL import Image
 
-from hieros_repro.sweep.summary import refresh
+from hieros_repro.sweep.board import Board
+from hieros_repro.sweep.summary import refresh, table
 
 
 def job(sweep, name, **account):
@@ -45,8 +46,56 @@ def test_groups_are_the_swept_axes_without_the_seed(sweep):
 
 def test_a_sweep_over_seeds_alone_is_one_group(sweep):
     facts = json.loads((sweep / "sweep.json").read_text())
-    (sweep / "sweep.json").write_text(json.dumps({**facts, "axes": ["seed"]}))
+    jobs = {name: overrides for name, overrides in facts["jobs"].items() if name.startswith("lr-1")}
+    (sweep / "sweep.json").write_text(json.dumps({**facts, "axes": ["seed"], "jobs": jobs}))
     assert list(refresh(sweep)["groups"]) == ["all"]
+
+
+def test_jobs_of_several_starts_of_a_sweep_stay_apart(tmp_path):
+    """First agent=ppo,random, then agent=random alone, then agent=ppo with another clip: each is what was typed for it."""
+    jobs = {"agent-ppo_seed-1": ["agent=ppo", "seed=1"], "agent-random_seed-1": ["agent=random", "seed=1"],
+            "seed-2": ["agent=random", "seed=2"], "seed-3": ["agent=ppo", "agent.clip=0.3", "seed=3"]}  # fmt: skip
+    for number, name in enumerate(jobs):
+        finished(tmp_path, name, int(name[-1]), float(number))
+    axes = {name: ["agent", "seed"] if name.startswith("agent") else ["seed"] for name in jobs}
+    facts = {"metric": "eval/score", "command": "-m", "axes": ["seed"], "jobs": jobs, "job_axes": axes}
+    (tmp_path / "sweep.json").write_text(json.dumps(facts))
+    found = {name: row["seeds"] for name, row in refresh(tmp_path)["groups"].items()}
+    assert found == {"agent=ppo": [1], "agent=random": [1, 2], "all": [3]}
+    jobs["seed-4"] = ["agent=dqn", "seed=4"]
+    finished(tmp_path, "seed-4", 4, 4.0)
+    (tmp_path / "sweep.json").write_text(json.dumps(facts))
+    assert list(refresh(tmp_path)["groups"])[2:] == ["agent.clip=0.3 agent=ppo", "agent=dqn"]
+
+
+def test_runs_of_other_code_are_not_averaged_without_a_word(tmp_path):
+    for seed, sources in ((1, "a"), (2, "b")):
+        account = {"status": "finished", "seed": seed, "results": {"eval/score": 1.0}, "code": {"sources": sources}}
+        job(tmp_path, f"seed-{seed}", **account)
+    jobs = {f"seed-{seed}": [f"seed={seed}"] for seed in (1, 2)}
+    (tmp_path / "sweep.json").write_text(json.dumps({"metric": "eval/score", "command": "-m", "axes": ["seed"], "jobs": jobs}))
+    refresh(tmp_path)
+    told = "warning: all: its runs were made with different code"
+    assert told in (tmp_path / "summary.md").read_text() and told in table(tmp_path)
+    assert "different numerics" not in table(tmp_path)
+
+
+def test_a_job_that_was_refused_before_it_began_is_listed_with_the_reason(sweep):
+    Board(sweep).note("lr-2_seed-4", "failed", "agent.learning_rate: too much\nof it")
+    refresh(sweep)
+    assert "- lr-2_seed-4: pending - agent.learning_rate: too much of it" in (sweep / "summary.md").read_text()
+    assert "pending: lr-2_seed-4  agent.learning_rate: too much of it" in table(sweep)
+
+
+def test_an_evaluation_that_came_to_nothing_leaves_the_summary_whole(tmp_path):
+    for seed, (first, second) in enumerate([("NaN", "3.0"), ("1.0", "null"), ("1.0", "2.0")]):
+        finished(tmp_path, f"seed-{seed}", seed, 3.0)
+        rows = [f'{{"step": {step}, "eval/score": {value}}}\n' for step, value in ((100, first), (200, second), (300, "5.0"))]
+        (tmp_path / f"seed-{seed}" / "metrics.jsonl").write_text("".join(rows))
+    jobs = {f"seed-{seed}": [f"seed={seed}"] for seed in range(3)}
+    (tmp_path / "sweep.json").write_text(json.dumps({"metric": "eval/score", "command": "-m", "axes": ["seed"], "jobs": jobs}))
+    assert refresh(tmp_path)["groups"]["all"]["n"] == 3
+    assert (tmp_path / "summary.png").exists()
 
 
 def test_the_numbers_are_over_the_finished_seeds(sweep):

@@ -214,6 +214,30 @@ def test_a_job_that_finished_with_another_configuration_is_not_skipped_but_named
     assert "agent.clip: 0.2 in the run, 0.3 now" in Board(tmp_path).notes()["seed-1"].text
 
 
+def test_what_goes_wrong_before_a_job_runs_is_its_own_failure(tmp_path, capsys):
+    member(tmp_path, "seed=1")
+    told = facts(tmp_path / "seed-1")
+    del told["numerics"]
+    (tmp_path / "seed-1" / "run.json").write_text(json.dumps(told))
+    assert member(tmp_path, "seed=1") is None
+    assert Board(tmp_path).notes()["seed-1"] == ("failed", "KeyError: 'numerics'")
+
+
+def test_a_summary_that_cannot_be_written_hides_no_jobs_fate(tmp_path, monkeypatch, capsys):
+    def refresh(folder):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("hieros_repro.sweep.summary.refresh", refresh)
+    assert member(tmp_path, "seed=1") is not None
+    monkeypatch.setattr(Mortal, "taken", 0)
+    monkeypatch.setenv("DIE_AT", "33")
+    monkeypatch.setenv("DIE_BY", str(int(signal.SIGTERM)))
+    with pytest.raises(Stopped):
+        member(tmp_path, "seed=2", *chosen(Mortal))
+    told = capsys.readouterr().err
+    assert told.count(f"error: the summary of {tmp_path} could not be written: OSError: the disk is full") == 2
+
+
 def test_once_the_word_to_stop_is_given_no_job_starts(tmp_path):
     Board(tmp_path).stop()
     assert member(tmp_path, "seed=1") is None
@@ -269,6 +293,14 @@ def test_a_sweeps_folder_follows_from_what_was_asked_seeds_aside(tmp_path, monke
     assert laid_out("seed=3,4,5", "agent.clip=0.1", "log=quiet", "hydra/launcher=joblib")[0] == first
     assert laid_out("seed=1,2", "agent.clip=0.3")[0] != first
     assert laid_out("seed=1,2", "sweep.name=my sweep")[0].name.startswith("my-sweep-")
+
+
+def test_a_job_is_grouped_by_the_axes_of_the_start_that_it_came_from(tmp_path):
+    folder, _ = laid_out("agent=ppo,random", "seed=100", f"sweep.dir={tmp_path / 'sweep'}")
+    laid_out("agent=ppo", "seed=100,200", f"sweep.dir={tmp_path / 'sweep'}")
+    assert Board(folder).facts()["job_axes"] == {
+        "agent-ppo": ["agent"], "agent-random": ["agent"], "seed-100": ["seed"], "seed-200": ["seed"],
+    }  # fmt: skip
 
 
 def test_a_jobs_folder_says_its_values_and_never_its_number():

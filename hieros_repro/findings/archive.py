@@ -120,7 +120,7 @@ def _stamp(folder: Path) -> str:
     for name in STAMPED:
         try:
             status = (folder / name).stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             marks.append("-")
         else:
             marks.append(f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}")

@@ -87,7 +87,7 @@ class RunFolder:
         """run.json, with a status that can be believed: a killed process left `running` behind."""
         try:
             facts = json.loads((self.path / "run.json").read_text(encoding="utf8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         if facts.get("status") == "running" and not self.is_held():
             facts["status"] = "interrupted"
@@ -111,7 +111,7 @@ class RunFolder:
             return True
         try:
             descriptor = os.open(self.path / ".lock", os.O_RDWR)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -95,3 +95,8 @@ def test_a_damaged_run_is_said_to_be_damaged_and_keeps_no_other_from_being_read(
     found = archive.read([sweep])
     assert [one.status for one in found] == ["damaged", "finished", "pending"]
     assert "seed-1: its files cannot be read: JSONDecodeError" in found[0].error
+
+
+def test_a_file_in_the_place_of_a_run_folder_is_a_run_that_has_not_begun(sweep):
+    (sweep / "seed-3").touch()
+    assert [one.status for one in archive.read([sweep])] == ["finished", "finished", "pending"]

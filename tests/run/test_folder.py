@@ -118,3 +118,11 @@ def test_somebody_who_only_looks_whether_a_run_is_held_keeps_nobody_out(tmp_path
     finally:
         looker.kill()
         looker.communicate()
+
+
+def test_a_file_in_the_place_of_a_run_folder_is_no_run_and_cannot_be_held(tmp_path):
+    folder = RunFolder(tmp_path / "file")
+    folder.path.touch()
+    assert folder.read() == {} and not folder.exists() and not folder.is_held()
+    with pytest.raises(UserError, match=r"file: cannot be written \(File exists\)"), folder.held():
+        pass

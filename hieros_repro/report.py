@@ -25,7 +25,11 @@ def main() -> None:
     )
     parser.add_argument("--where", metavar="WORDS", help='which of the runs: "agent=hieros and env.task=three"')
     parser.add_argument("--metric", help="what is reported; default: the sweep's metric, else eval/score")
-    parser.add_argument("--margin", type=float, help="the largest difference that counts as none, for tests of equivalence")
+    parser.add_argument(
+        "--margin",
+        type=float,
+        help="the largest difference that counts as none, for tests of equivalence; default: the runs' sweep.margin",
+    )
     parser.add_argument(
         "--expected", type=Path, metavar="FILE", help="a references file; default: that of the runs' experiment"
     )

@@ -354,7 +354,7 @@ def test_two_groups_of_runs_are_compared_over_their_seeds(tmp_path, monkeypatch,
     assert main(monkeypatch, "--margin", "30", old / "0", old / "1", "--", old / "2", old / "0") == 1
     told = capsys.readouterr().out
     assert "verdict: " in told
-    assert told.endswith("equivalence within a margin of 30 was not shown: exit code 1\n")
+    assert told.endswith("equivalence within a margin of 30 (--margin) was not shown: exit code 1\n")
 
 
 def test_runs_of_another_configuration_than_the_references_are_for_are_pointed_out():

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from hieros_repro.findings import record
 from hieros_repro.findings.record import Record
@@ -32,6 +33,13 @@ def folders(path: Path) -> dict[Path, list[str]]:
         if inside.is_dir() and not inside.is_symlink() and not inside.name.startswith("."):
             found |= folders(inside)
     return found
+
+
+def sweeps(records: Sequence[Record]) -> dict[Path, dict[str, Any]]:
+    """The sweeps that runs belong to, and what each was asked."""
+    folders = dict.fromkeys(Path(run.folder).parent for run in records)
+    files = {folder: folder / "sweep.json" for folder in folders}
+    return {folder: json.loads(file.read_text(encoding="utf8")) for folder, file in files.items() if file.exists()}
 
 
 def read(paths: Sequence[Path]) -> list[Record]:

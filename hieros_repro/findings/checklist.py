@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from hieros_repro.findings.declared import TOLERANCE, clash, steadiness
 from hieros_repro.findings.evidence import Evidence, kinds
 from hieros_repro.findings.finding import FEW, Finding
 from hieros_repro.findings.held import Held
@@ -29,7 +30,7 @@ def fill(finding: Finding, evidence: Sequence[Evidence], held: Sequence[Held]) -
         _committed, _one_code, _pinned, _configured, _seeded, _hardware, _one_numerics, _strict, _operations,
     ]  # fmt: skip
     items = [judge(begun) for judge in from_runs]
-    items += [_enough(finding), _intervals(finding), _expected(held), _repeated(finding)]
+    items += [_enough(finding), _intervals(finding), _steady(finding), _expected(held), _repeated(finding)]
     return [*items, _intact(evidence)]
 
 
@@ -193,6 +194,18 @@ def _intervals(finding: Finding) -> Item:
     return Item(
         bool(finding.rows), "statistics with intervals", "t-intervals and bootstrap intervals over seeds, for every group"
     )
+
+
+def _steady(finding: Finding) -> Item:
+    demand = "seeds vary within a declared tolerance"
+    told = [row for row in finding.rows if row.tolerances]
+    if not told:
+        return Item(None, demand, f"none was declared of {finding.metric}: sweep.cv_tolerance")
+    facts = [f"{row.name}: {clash(TOLERANCE, row.tolerances) or steadiness(row.cv, row.tolerance)}" for row in told]
+    verdicts = {row.steady for row in told}
+    met = False if False in verdicts else True if verdicts == {True} and len(told) == len(finding.rows) else None
+    undeclared = len(finding.rows) - len(told)
+    return Item(met, demand, listed(facts) + (f"; {undeclared} group(s) declare none" if undeclared else ""))
 
 
 def _expected(held: Sequence[Held]) -> Item:

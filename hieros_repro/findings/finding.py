@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 from hieros_repro.check import nearest
 from hieros_repro.determinism.keys import Key
+from hieros_repro.findings.declared import MARGIN, TOLERANCE, Declarations, agreed, clash, declarations, steadiness, values
 from hieros_repro.findings.group import Group, apart, groups
 from hieros_repro.findings.record import Record
 from hieros_repro.records import UserError
-from hieros_repro.stats.aggregate import Description, Outcome, describe
+from hieros_repro.stats.aggregate import Description, Outcome, describe, steady, variation
 from hieros_repro.stats.contrast import Contrast, brown_forsythe, contrast, holm
 from hieros_repro.stats.curve import Curve
 
+ALPHA = 0.05
 FEW = 5  # seeds below which a reader is warned
 MANY = 20  # groups above which not every pair is compared
 DRAWS = "stats"  # the stream of everything that is resampled
@@ -30,10 +32,26 @@ class Row(NamedTuple):
     curves: dict[int, Curve]
     repeated: dict[int, bool]  # seed -> whether its several runs came to the same parameters
     episodes: Outcome | None  # Brown and Forsythe's, over the final evaluations' episodes: do the seeds' scores spread alike?
+    margins: tuple[float, ...] = ()  # declared of this metric, each once: several contradict each other
+    tolerances: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
         return self.group.name
+
+    @property
+    def tolerance(self) -> float | None:
+        """Of the coefficient of variation: the one that was declared."""
+        return agreed(self.tolerances)
+
+    @property
+    def cv(self) -> float | None:
+        return variation(list(self.values.values())) if self.values else None
+
+    @property
+    def steady(self) -> bool | None:
+        """Whether the seeds vary within the tolerance; None where that cannot be told."""
+        return steady(list(self.values.values()), self.tolerance) if self.values and self.tolerance is not None else None
 
 
 class Pair(NamedTuple):
@@ -53,15 +71,17 @@ class Finding(NamedTuple):
     pairs: list[Pair]
     differences: dict[str, list[object]]  # key of the configuration -> its value in each group
     warnings: list[str]
+    margin: float | None = None  # that was given for all pairs; without one, each pair's is what its runs declare
 
 
 def find(records: Sequence[Record], metric: str, margin: float | None = None) -> Finding:
     """Groups the runs and computes everything, resampling from keys that depend on nothing but the groups' order."""
     known(records, metric)
-    found = groups(records)
+    found, said = groups(records), declarations(records)
     key = Key(0)(DRAWS)
-    rows = [row(group, metric, key("group", number)) for number, group in enumerate(found)]
-    return Finding(metric, rows, _pairs(rows, metric, key, margin), apart(found), list(_warnings(rows, metric)))
+    rows = [row(group, metric, key("group", number), said) for number, group in enumerate(found)]
+    warnings = [*_warnings(rows, metric), *([] if margin is not None else margins(rows))]
+    return Finding(metric, rows, _pairs(rows, metric, key, margin), apart(found), warnings, margin)
 
 
 def higher_is_better(metric: str) -> bool:
@@ -79,19 +99,19 @@ def known(records: Sequence[Record], metric: str) -> None:
         raise UserError(f"no run has a metric {metric!r}{nearest(metric, results)}")
 
 
-def row(group: Group, metric: str, key: Key) -> Row:
+def row(group: Group, metric: str, key: Key, said: Declarations) -> Row:
     """A group's numbers, described with intervals."""
-    found = numbers(group, metric)
+    found = numbers(group, metric, said)
     scores = [run.scores for seed, run in found.chosen.items() if seed in found.values and len(run.scores) > 1]
     episodes = brown_forsythe(*scores) if all(map(math.isfinite, itertools.chain(*scores))) else None
     described = describe(list(found.values.values()), key) if found.values else None
     return found._replace(described=described, episodes=episodes)
 
 
-def numbers(group: Group, metric: str) -> Row:
+def numbers(group: Group, metric: str, said: Declarations | None = None) -> Row:
     """A group's values and curves, not described yet. What is not finite is in neither."""
     chosen: dict[int, Record] = {}
-    values: dict[int, float] = {}
+    finals: dict[int, float] = {}
     absent: dict[int, str] = {}
     curves: dict[int, Curve] = {}
     repeated: dict[int, bool] = {}
@@ -100,14 +120,15 @@ def numbers(group: Group, metric: str) -> Row:
         run = chosen[seed] = (finished or runs)[0]
         value = run.value(metric)
         if value is not None and math.isfinite(value):
-            values[seed] = float(value)
+            finals[seed] = float(value)
         else:
             absent[seed] = _reason(run, metric, value)
         if curve := [point for point in run.curve(metric) if point[1] is not None and math.isfinite(point[1])]:
             curves[seed] = curve
         if len(made := _made(finished)) > 1:
             repeated[seed] = len({other.facts["digest"] for other in made}) == 1
-    return Row(group, chosen, values, absent, None, curves, repeated, None)
+    declared = [values(group.records, name, metric, said or {}) for name in (MARGIN, TOLERANCE)]
+    return Row(group, chosen, finals, absent, None, curves, repeated, None, *declared)
 
 
 def _made(finished: Sequence[Record]) -> list[Record]:
@@ -136,7 +157,7 @@ def _pairs(rows: Sequence[Row], metric: str, key: Key, margin: float | None) -> 
         sides = [(best[other.group.task], other) for other in valued if other is not best[other.group.task]]
         # Which group is best was seen in the same data, so all pairs count as tested.
     found = [
-        contrast(list(a.values.values()), list(b.values.values()), key("pair", number), margin)
+        contrast(list(a.values.values()), list(b.values.values()), key("pair", number), margin or agreed(a.margins + b.margins))
         for number, (a, b) in enumerate(sides)
     ]
     adjusted = holm([one.p for one in found], count if len(found) < count else None)
@@ -154,6 +175,17 @@ def _warnings(rows: Sequence[Row], metric: str) -> "itertools.chain[str]":
     return itertools.chain.from_iterable(_about(row, metric) for row in rows)
 
 
+def margins(rows: Sequence[Row]) -> list[str]:
+    """That groups of one task contradict each other, so that there is no margin to test their equivalence within."""
+    texts = []
+    for task in dict.fromkeys(row.group.task for row in rows):
+        of_it = [row for row in rows if row.group.task == task]
+        if told := clash(MARGIN, itertools.chain.from_iterable(row.margins for row in of_it)):
+            where = f"{task}: " if task else ""
+            texts.append(f"{where}{told} in its runs: no equivalence is tested where they disagree; --margin names one for all")
+    return texts
+
+
 def _about(row: Row, metric: str) -> list[str]:
     texts = []
     if row.absent:
@@ -166,11 +198,7 @@ def _about(row: Row, metric: str) -> list[str]:
         width = {2: "12.7", 3: "4.30", 4: "3.18"}
         says = f"the 95 % t-interval is {width[n]} standard errors on each side" if n > 1 else "there is no interval"
         texts.append(f"{row.name}: {n} seed{'s' if n > 1 else ''} only; {says}")
-    if row.described is not None and row.described.normality is not None and row.described.normality < 0.05:
-        texts.append(
-            f"{row.name}: the seeds do not look normal (Shapiro-Wilk p = {row.described.normality:.3f}): read the "
-            "bootstrap interval beside the t-interval"
-        )
+    texts += _spread(row)
     for name, what in (("sources", "code"), ("numerics", "numerics")):
         if len(_kinds(row, name)) > 1:
             texts.append(f"{row.name}: its runs were made with different {what}, so they are not one experiment")
@@ -179,6 +207,25 @@ def _about(row: Row, metric: str) -> list[str]:
     if any(not run.facts.get("bit_comparable", True) for run in row.group.records):
         texts.append(f"{row.name}: a run was resumed under other numerics and is not bit-comparable")
     return texts
+
+
+def _spread(row: Row) -> list[str]:
+    texts = []
+    if row.described is not None and row.described.normality is not None and row.described.normality < 0.05:
+        texts.append(
+            f"{row.name}: the seeds do not look normal (Shapiro-Wilk p = {row.described.normality:.3f}): read the "
+            "bootstrap interval beside the t-interval"
+        )
+    return [*texts, *bounds(row)]
+
+
+def bounds(row: Row) -> list[str]:
+    """That its seeds vary more than its runs tolerate, or that these contradict each other."""
+    if told := clash(TOLERANCE, row.tolerances):
+        return [f"{row.name}: {told} in its runs: its spread is held against none of them"]
+    if row.steady is False:
+        return [f"{row.name}: its seeds vary more than sweep.cv_tolerance: {steadiness(row.cv, row.tolerance)}"]
+    return []
 
 
 def _kinds(row: Row, name: str) -> set[object]:

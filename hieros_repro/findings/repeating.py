@@ -1,11 +1,10 @@
 """How to get the same again: commands for each group, commands for what is missing, and what the metrics mean."""
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from hieros_repro.findings.archive import sweeps
 from hieros_repro.findings.evidence import Evidence
 from hieros_repro.findings.finding import Finding
 from hieros_repro.findings.page import Block, Commands, Folded, Listing, Paragraph, Section, Table
@@ -15,13 +14,6 @@ from hieros_repro.run.folder import invocation
 
 GROUPS = 12  # whose commands are not folded
 CONVERGENCE = "first scheduled evaluation whose mean reached run.target_score"
-
-
-def sweeps(records: Sequence[Record]) -> dict[Path, dict[str, Any]]:
-    """The sweeps that runs belong to, and what each was asked."""
-    folders = dict.fromkeys(Path(run.folder).parent for run in records)
-    files = {folder: folder / "sweep.json" for folder in folders}
-    return {folder: json.loads(file.read_text(encoding="utf8")) for folder, file in files.items() if file.exists()}
 
 
 def section(finding: Finding, evidence: Sequence[Evidence]) -> Section:

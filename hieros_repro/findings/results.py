@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 
 from hieros_repro.findings.better import extreme, improvement, ordered
+from hieros_repro.findings.declared import steadiness
 from hieros_repro.findings.expected import HEADER
-from hieros_repro.findings.finding import Finding, Pair, Row, higher_is_better
+from hieros_repro.findings.finding import ALPHA, Finding, Pair, Row, higher_is_better
 from hieros_repro.findings.held import Held
 from hieros_repro.findings.page import (
     CELL,
@@ -24,7 +25,6 @@ from hieros_repro.stats.contrast import verdict
 from hieros_repro.stats.power import detectable
 from hieros_repro.stats.table import p_value
 
-ALPHA = 0.05
 LISTED = 12  # rows of a long table that are not folded
 FEW = 4  # groups that have a column each
 GROUPS = 40  # in a table that are not folded
@@ -163,16 +163,19 @@ def _main(finding: Finding) -> Table:
 
 
 def _more(finding: Finding) -> Table:
-    header = ("group", "min", "max", "standard error", "95 % bootstrap", "CV", "Shapiro-Wilk p", "episodes' spread p")
+    tolerated = any(row.tolerances for row in finding.rows)
+    header = ["group", "min", "max", "standard error", "95 % bootstrap", "CV", "Shapiro-Wilk p", "episodes' spread p"]
+    header[6:6] = ["sweep.cv_tolerance"] if tolerated else []
     rows: list[list[CELL]] = []
     for row in finding.rows:
         found = row.described
         if found is None:
-            rows.append([row.name, *[None] * 7])
+            rows.append([row.name, *[None] * (len(header) - 1)])
             continue
         normality = None if found.normality is None else Chance(found.normality)
         spread = None if row.episodes is None else Chance(row.episodes.p)
-        rows.append([row.name, found.min, found.max, found.sem, interval(found.bootstrap), found.cv,
+        against = [steadiness(row.cv, row.tolerance).partition(", ")[2] or None] if tolerated else []
+        rows.append([row.name, found.min, found.max, found.sem, interval(found.bootstrap), found.cv, *against,
                      normality, spread])  # fmt: skip
     return Table(
         header,
@@ -296,8 +299,11 @@ def _other_cells(finding: Finding, pair: Pair) -> list[CELL]:
 
 
 def _margin(finding: Finding) -> str:
-    margin = next((pair.contrast.margin for pair in finding.pairs if pair.contrast.margin is not None), None)
-    return "none was given: --margin" if margin is None else f"{margin:g}"
+    if finding.margin is not None:
+        return f"{finding.margin:g}"
+    declared = sorted({pair.contrast.margin for pair in finding.pairs if pair.contrast.margin is not None})
+    told = " or ".join(f"{margin:g}" for margin in declared)
+    return f"{told}, the runs' sweep.margin" if declared else "none was given: --margin, or sweep.margin before the runs"
 
 
 def _power(finding: Finding) -> list[Block]:

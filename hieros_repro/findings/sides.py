@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from hieros_repro.determinism.keys import Key
 from hieros_repro.determinism.numerics import differences
-from hieros_repro.findings.finding import DRAWS, Row, higher_is_better, known, row
+from hieros_repro.findings.declared import MARGIN, TOLERANCE, agreed, clash, declarations, steadiness
+from hieros_repro.findings.finding import ALPHA, DRAWS, Row, higher_is_better, known, row
 from hieros_repro.findings.group import Group, configuration
 from hieros_repro.findings.record import Record
 from hieros_repro.records import UserError
@@ -12,18 +13,20 @@ from hieros_repro.stats.aggregate import Interval
 from hieros_repro.stats.contrast import Contrast, contrast, verdict
 from hieros_repro.stats.table import markdown, number
 
-ALPHA = 0.05
 LISTED = 12  # differences of the configurations that are printed
 
 
 def compare(a: Sequence[Record], b: Sequence[Record], metric: str, margin: float | None) -> tuple[bool, str]:
     """Whether nothing tells the groups apart - with a margin: whether they are equivalent within it - and an account of it.
 
-    A group is what was named, whatever its configuration; that it is not one experiment is said.
+    `margin`: in place of what the runs declare. A group is what was named, whatever its configuration; that it is not one
+    experiment is said.
     """
     known([*a, *b], metric)
-    key = Key(0)(DRAWS)
-    rows = [row(Group(name, list(runs)), metric, key("side", name)) for name, runs in (("A", a), ("B", b))]
+    key, said = Key(0)(DRAWS), declarations([*a, *b])
+    rows = [row(Group(name, list(runs)), metric, key("side", name), said) for name, runs in (("A", a), ("B", b))]
+    named = "--margin" if margin is not None else "sweep.margin"
+    margin = _declared(rows) if margin is None else margin
     for side in rows:
         if not side.values:  # said of a side that holds nothing to compare
             reasons = "; ".join(f"seed {seed} {why}" for seed, why in side.absent.items())
@@ -33,16 +36,36 @@ def compare(a: Sequence[Record], b: Sequence[Record], metric: str, margin: float
     lines = [
         *_configurations(rows),
         _table(rows),
+        *_steadiness(rows),
         *_tests(found),
         *_same_seeds(rows),
         "",
         f"verdict: {verdict(found, ('A', 'B'), higher_is_better(metric))}",
     ]
-    if margin is not None:
-        same = found.equivalence is not None and found.equivalence < ALPHA
-    else:
-        same = found.p is None or found.p >= ALPHA
-    return same, "\n".join(lines)
+    if margin is None:
+        return found.p is None or found.p >= ALPHA, "\n".join(lines)
+    same = found.equivalence is not None and found.equivalence < ALPHA
+    shown = [] if same else [f"equivalence within a margin of {margin:g} ({named}) was not shown: exit code 1"]
+    return same, "\n".join([*lines, *shown])
+
+
+def _declared(rows: Sequence[Row]) -> float | None:
+    """The margin that the runs declare of this metric; refuses sides that contradict each other."""
+    found = [margin for side in rows for margin in side.margins]
+    if told := clash(MARGIN, found):
+        sides = "; ".join(f"{side.name} says {' and '.join(f'{one:g}' for one in side.margins) or 'nothing'}" for side in rows)
+        raise UserError(f"{told} in these runs ({sides}): name the one to test with --margin")
+    return agreed(found)
+
+
+def _steadiness(rows: Sequence[Row]) -> list[str]:
+    """Each side's coefficient of variation against what its runs tolerate."""
+    told = []
+    for side in rows:
+        if (several := clash(TOLERANCE, side.tolerances)) or side.tolerance is not None:
+            words = f"{several} in its runs: held against none" if several else steadiness(side.cv, side.tolerance)
+            told.append(f"spread of {side.name} over its seeds             {words}{'' if several else ' (sweep.cv_tolerance)'}")
+    return told
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hieros_repro.determinism.keys import Key
 from hieros_repro.findings import across, better, checklist, evidence, films, held, origin, pictures, repeating, results
+from hieros_repro.findings.archive import sweeps
 from hieros_repro.findings.finding import Finding
 from hieros_repro.findings.page import Page, Section
 from hieros_repro.findings.record import Record
@@ -67,7 +68,7 @@ def asked(finding: Finding, records: Sequence[Record], narrowed: bool = False) -
     """The question of the script that made the sweep, if these are all of its runs; or the one that such runs answer."""
     folders = {Path(run.folder).parent for run in records}
     if len(folders) == 1 and not narrowed:
-        for folder, facts in repeating.sweeps(records).items():
+        for folder, facts in sweeps(records).items():
             whole = len({Path(run.folder).name for run in records}) == len(facts.get("jobs") or ())
             if whole and (text := _script_question(folder)):
                 return text
@@ -100,4 +101,4 @@ def _subtitle(finding: Finding, records: Sequence[Record]) -> str:
 
 def sweep_metric(records: Sequence[Record]) -> str | None:
     """The metric that a sweep among the runs was made for."""
-    return next((str(facts["metric"]) for facts in repeating.sweeps(records).values()), None)
+    return next((str(facts["metric"]) for facts in sweeps(records).values()), None)

@@ -144,6 +144,12 @@ def variation(values: Sequence[float]) -> float | None:
     return None if found.std is None or found.mean == 0 else found.std / abs(found.mean)
 
 
+def steady(values: Sequence[float], tolerance: float) -> bool | None:
+    """Whether the coefficient of variation is within a tolerance: std / |mean| <= tolerance; None where there is none."""
+    cv = variation(values)
+    return None if cv is None else cv <= tolerance
+
+
 def normality(values: Sequence[float]) -> Outcome | None:
     """Shapiro and Wilk's W = (sum_i a_i x_(i))^2 / sum_i (x_i - mean)^2, near 1 for normal values.
 

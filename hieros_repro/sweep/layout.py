@@ -6,6 +6,7 @@ so running the same command again skips what is finished and resumes what is not
 
 import hashlib
 import itertools
+import math
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from hydra.core.override_parser.types import Override
 
 from hieros_repro.check import nearest
 from hieros_repro.log.base import MEANINGS
-from hieros_repro.records import Fault, UserError
+from hieros_repro.records import Fault, NonNegative, Positive, UserError
 from hieros_repro.run.folder import clean, title
 from hieros_repro.sweep import board, launch, search
 from hieros_repro.sweep.board import Board
@@ -31,15 +32,20 @@ class Sweep:
     """The group `sweep`."""
 
     metric: str
+    margin: Positive | None
+    cv_tolerance: NonNegative | None
     name: str | None
     dir: str | None
     axes: list[str]
     retry_failed: bool
 
     @classmethod
-    def check(cls, *, metric: str, name: str | None, dir: str | None, axes: list[str], retry_failed: bool) -> Iterator[Fault]:
+    def check(cls, *, metric: str, margin: float | None, cv_tolerance: float | None, **others: Any) -> Iterator[Fault]:
         if metric not in METRICS:
             yield Fault("metric", f"there is no {metric!r}; there are {', '.join(METRICS)}{nearest(metric, METRICS)}")
+        for name, value in (("margin", margin), ("cv_tolerance", cv_tolerance)):
+            if value is not None and not math.isfinite(value):
+                yield Fault(name, f"{value} is not allowed; it must be a finite number")
 
 
 # -- Before the jobs ---------------------------------------------------------------------------------------------------
@@ -82,6 +88,7 @@ def lay_out(asked: Asked) -> tuple[Path, list[str]]:
     flags = ["--config-dir", str(Path(asked.config_dir).resolve())] if asked.config_dir else []
     command = shlex.join([*flags, "-m", *asked.typed])
     facts = {"command": command, "flags": flags, "metric": first["sweep"]["metric"], "axes": axes, "cwd": os.getcwd()}
+    facts |= {name: first["sweep"][name] for name in ("margin", "cv_tolerance")}
     facts |= {"parallel": how.parallel, "devices": how.devices, "search": None}
     if asked.searches:
         facts |= {"search": _direction(asked), "trials": int(asked.node["sweeper"]["n_trials"])}

@@ -1,5 +1,6 @@
 """The summary of a sweep, from its run folders: summary.json, .csv, .md and .png."""
 
+import itertools
 import json
 import math
 import shlex
@@ -8,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from hieros_repro.findings import archive, finding
+from hieros_repro.findings.declared import agreed, declarations, steadiness
 from hieros_repro.findings.finding import Row
 from hieros_repro.findings.group import NOT_NAMING, Group
 from hieros_repro.findings.record import Record
 from hieros_repro.run.folder import invocation
 from hieros_repro.stats.aggregate import Summary, iqm, summarise
+from hieros_repro.stats.contrast import equivalence
 from hieros_repro.stats.figure import sweep_figure
-from hieros_repro.stats.table import markdown, number, to_csv
+from hieros_repro.stats.table import markdown, number, p_value, to_csv
 from hieros_repro.sweep.board import Board
 
-HEADER = ("group", "n", "mean", "std", "95 % low", "95 % high", "min", "median", "max", "IQM", "seeds")
+HEADER = ("group", "n", "mean", "std", "95 % low", "95 % high", "min", "median", "max", "IQM", "CV", "seeds")
+PAIRS = 100  # whose equivalence is told
 
 
 def refresh(folder: Path) -> dict[str, Any]:
@@ -29,20 +33,26 @@ def refresh(folder: Path) -> dict[str, Any]:
     groups: dict[str, list[Record]] = {}
     for job, name in named.items():
         groups.setdefault(name, []).append(records[folder / job])
-    rows = {name: finding.numbers(Group(name, members), metric) for name, members in groups.items()}
+    said = declarations(list(records.values()))
+    rows = {name: finding.numbers(Group(name, members), metric, said) for name, members in groups.items()}
     refused = {job: note.text for job, note in Board(folder).notes().items() if note.outcome == "failed"}
     runs = [_run(records[folder / job], named[job], facts, refused.get(job)) for job in facts["jobs"]]
     summary = {
         "metric": metric,
         "command": facts["command"],
         "groups": {name: _row(row) for name, row in rows.items()},
+        "equivalence": _equivalences(list(rows.values())),
         "runs": runs,
-        "warnings": [text for name, members in groups.items() for text in _mixed(name, members)],
+        "warnings": [
+            *(text for name, members in groups.items() for text in _mixed(name, members)),
+            *(f"warning: {text}" for row in rows.values() for text in finding.bounds(row)),
+            *(f"warning: {text}" for text in finding.margins(list(rows.values()))),
+        ],
     }
     _write(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     table = [_cells(name, row) for name, row in summary["groups"].items()]
     _write(folder / "summary.csv", to_csv(HEADER, table))
-    _write(folder / "summary.md", _page(facts, table, runs, summary["warnings"]))
+    _write(folder / "summary.md", _page(facts, table, summary))
     curves = {name: {str(seed): curve for seed, curve in row.curves.items()} for name, row in rows.items() if row.curves}
     finals = {name: {str(seed): value for seed, value in row.values.items()} for name, row in rows.items() if row.values}
     if finals or curves:
@@ -59,7 +69,7 @@ def table(folder: Path) -> str:
     rows = [[name, *_cells(name, row)[1:6]] for name, row in facts["groups"].items()]
     lines = [markdown((facts["metric"], *HEADER[1:6]), rows)]
     lines += [f"{run['status']}: {run['folder']}  {run['error'] or ''}" for run in facts["runs"] if _is_open(run)]
-    lines += facts.get("warnings", [])
+    lines += [*_told(facts), *facts.get("warnings", [])]
     return "\n".join([*lines, f"summary of the sweep: {page}"])
 
 
@@ -119,11 +129,36 @@ def _run(run: Record, group: str, facts: Mapping[str, Any], refused: str | None)
 def _row(row: Row) -> dict[str, Any]:
     values = list(row.values.values())
     found: Mapping[str, Any] = summarise(values)._asdict() if values else dict.fromkeys(Summary._fields) | {"n": 0}
-    return {**found, "iqm": iqm(values) if values else None, "seeds": list(row.values)}
+    spread = {"cv": row.cv, "cv_tolerance": row.tolerance, "steady": row.steady}
+    return {**found, "iqm": iqm(values) if values else None, **spread, "seeds": list(row.values)}
+
+
+def _equivalences(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Of each pair of groups in one task that declare one margin: whether their means are within it, whatever the seeds."""
+    found: list[dict[str, Any]] = []
+    for a, b in itertools.combinations([row for row in rows if row.values], 2):
+        margin = agreed(a.margins + b.margins)
+        if margin is not None and a.group.task == b.group.task and len(found) < PAIRS:
+            p = equivalence(list(a.values.values()), list(b.values.values()), margin)
+            found.append({"first": a.name, "second": b.name, "margin": margin, "p": p})
+    return found
+
+
+def _told(summary: Mapping[str, Any]) -> list[str]:
+    """What was declared of the seeds' spread and of differences, and whether it holds; for the summaries of before, nothing."""
+    groups = {name: row for name, row in summary["groups"].items() if row.get("cv_tolerance") is not None}
+    lines = [f"{name}: {steadiness(row['cv'], row['cv_tolerance'])} (sweep.cv_tolerance)" for name, row in groups.items()]
+    for pair in summary.get("equivalence", ()):
+        p, names = pair["p"], f"{pair['first']} and {pair['second']}"
+        shown = "cannot be tested: a group has a single seed" if p is None else f"TOST p = {p_value(p)}"
+        word = "" if p is None else "equivalent" if p < finding.ALPHA else "not shown to be equivalent"
+        lines.append(f"{names}: {word}{' ' if word else ''}within {pair['margin']:g} (sweep.margin; {shown})")
+    return lines
 
 
 def _cells(name: str, row: Mapping[str, Any]) -> list[str]:
     values = [number(row[k]) for k in ("mean", "std", "low", "high", "min", "median", "max", "iqm")]
+    values.append(number(row.get("cv"), 4))
     return [name, str(row["n"]), *values, " ".join(map(str, row["seeds"]))]
 
 
@@ -131,10 +166,15 @@ def _shown(value: float | str | None) -> str:
     return value if isinstance(value, str) else number(value)
 
 
-def _page(facts: Mapping[str, Any], table: list[list[str]], runs: list[dict[str, Any]], warnings: list[str]) -> str:
+def _page(facts: Mapping[str, Any], table: list[list[str]], summary: Mapping[str, Any]) -> str:
+    runs = summary["runs"]
     lines = [f"# {facts['metric']} over seeds", "", f"`{invocation('train')} {facts['command']}`", ""]
-    lines += [markdown(HEADER, table), "mean, sample standard deviation and 95 % t-interval are over seeds.", ""]
-    lines += [line for text in warnings for line in (text, "")]
+    lines += [
+        markdown(HEADER, table),
+        "mean, sample standard deviation and 95 % t-interval are over seeds; CV: std / |mean|.",
+        "",
+    ]
+    lines += [line for text in (*_told(summary), *summary["warnings"]) for line in (text, "")]
     unfinished = [run for run in runs if _is_open(run)]
     if unfinished:
         lines += ["## Not finished", ""]

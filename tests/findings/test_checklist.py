@@ -38,7 +38,8 @@ def good(tmp_path):
 def test_what_is_in_order_is_met(good):
     found = items(good)
     unmet = {demand for demand, item in found.items() if item.met is not True}
-    assert unmet == {"expected results with tolerances", "a repetition is bit-equal", "checkpoints intact"}
+    told_elsewhere = {"expected results with tolerances", "seeds vary within a declared tolerance"}
+    assert unmet == told_elsewhere | {"a repetition is bit-equal", "checkpoints intact"}
     assert all(found[demand].met is None for demand in unmet)
 
 

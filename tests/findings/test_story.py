@@ -130,7 +130,7 @@ def test_nothing_that_is_missing_is_dropped(broken):
 
 
 def test_a_margin_is_passed_on(agents):
-    assert "(none was given: --margin)" in told([agents])[0]["Comparisons"]
+    assert "(none was given: --margin, or sweep.margin" in told([agents])[0]["Comparisons"]
     assert "within the margin (7)" in told([agents], margin=7.0)[0]["Comparisons"]
 
 

@@ -236,3 +236,11 @@ def test_description_follows_shift_and_scale(values, shift, scale):
     assert (moved.normality is None) == (plain.normality is None)
     if plain.normality is not None:
         assert moved.normality == pytest.approx(plain.normality, abs=1e-6)
+
+
+def test_steady_seeds_by_hand():
+    """std 10 and mean 480: 0.02083."""
+    assert aggregate.steady([470.0, 480.0, 490.0], 0.021) is True
+    assert aggregate.steady([470.0, 480.0, 490.0], 0.020) is False
+    assert aggregate.steady([-470.0, -480.0, -490.0], 10 / 480) is True
+    assert aggregate.steady([3.0], 1.0) is None and aggregate.steady([-1.0, 1.0], 1.0) is None

@@ -3,6 +3,7 @@ import json
 
 import pytest
 from PIL import Image
+from scipy import stats
 
 from hieros_repro.sweep.board import Board
 from hieros_repro.sweep.summary import refresh, table
@@ -179,3 +180,33 @@ def test_a_value_that_is_not_a_number_is_shown_and_counts_in_nothing(tmp_path):
     summary = refresh(tmp_path)
     assert summary["groups"]["all"]["seeds"] == [1] and [run["value"] for run in summary["runs"]] == [3.0, "nan"]
     assert "| seed-2 | finished | nan " in (tmp_path / "summary.md").read_text()
+
+
+@pytest.mark.parametrize("tolerance, verdict", [(0.05, "CV 0.0208, within 0.05"), (0.02, "CV 0.0208, above 0.02")])
+def test_what_was_declared_of_the_metric_is_judged(sweep, tolerance, verdict):
+    """470, 480 and 490: a deviation of 10 over a mean of 480."""
+    facts = json.loads((sweep / "sweep.json").read_text())
+    (sweep / "sweep.json").write_text(json.dumps({**facts, "cv_tolerance": tolerance}))
+    summary = refresh(sweep)
+    row = summary["groups"]["agent.learning_rate=1"]
+    assert row["cv"] == pytest.approx(10 / 480) and row["cv_tolerance"] == tolerance and row["steady"] is (tolerance == 0.05)
+    assert summary["groups"]["agent.learning_rate=2"]["steady"] is None
+    for text in ((sweep / "summary.md").read_text(), table(sweep)):
+        assert f"agent.learning_rate=1: {verdict} (sweep.cv_tolerance)" in text
+        assert "agent.learning_rate=2: no CV to hold against" in text
+    assert any("vary more than" in text for text in summary["warnings"]) is (tolerance == 0.02)
+
+
+def test_groups_are_tested_for_equivalence_within_the_sweeps_margin(tmp_path):
+    scores = {1: (470.0, 480.0, 490.0), 2: (471.0, 481.0, 491.0)}
+    for rate, values in scores.items():
+        for seed, score in enumerate(values):
+            finished(tmp_path, f"lr-{rate}_seed-{seed}", seed, score)
+    jobs = {f"lr-{rate}_seed-{s}": [f"agent.learning_rate={rate}", f"seed={s}"] for rate in scores for s in range(3)}
+    facts = {"metric": "eval/score", "command": "-m", "axes": ["seed", "agent.learning_rate"], "jobs": jobs, "margin": 30.0}
+    (tmp_path / "sweep.json").write_text(json.dumps(facts))
+    (pair,) = refresh(tmp_path)["equivalence"]
+    assert pair["p"] == pytest.approx(stats.t.sf((30 - 1) / (200 / 3) ** 0.5, 4)) and pair["margin"] == 30.0
+    assert "agent.learning_rate=1 and agent.learning_rate=2: equivalent within 30 (sweep.margin; TOST p = 0.01" in table(
+        tmp_path
+    )

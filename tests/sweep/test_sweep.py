@@ -214,6 +214,12 @@ def test_a_job_that_finished_with_another_configuration_is_not_skipped_but_named
     assert "agent.clip: 0.2 in the run, 0.3 now" in Board(tmp_path).notes()["seed-1"].text
 
 
+def test_what_is_declared_of_the_metric_may_change_when_its_runs_are_there(tmp_path):
+    member(tmp_path, "seed=1")
+    assert member(tmp_path, "seed=1", "sweep.margin=10", "sweep.cv_tolerance=0.1") is not None
+    assert Board(tmp_path).notes()["seed-1"].outcome == "skipped"
+
+
 def test_what_goes_wrong_before_a_job_runs_is_its_own_failure(tmp_path, capsys):
     member(tmp_path, "seed=1")
     told = facts(tmp_path / "seed-1")

@@ -100,6 +100,9 @@ def expected(runs: list[Path], reference: Path, tolerance: float | None) -> int:
     finished = [run for run in records if run.status == "finished"]
     if not finished:
         raise UserError(f"{', '.join(map(str, runs))}: no finished run was found")
+    if other := references.differing(wanted, finished):
+        listed = "\n".join(f"  {line}" for line in other)
+        raise UserError(f"{reference} is about another configuration, so that its numbers say nothing of these runs:\n{listed}")
     verdicts = references.judge(wanted, records, tolerance)
     print(f"{len(finished)} finished run(s) against {reference}\n")
     print(markdown(references.HEADER, [verdict.cells() for verdict in verdicts]))

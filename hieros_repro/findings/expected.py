@@ -1,5 +1,6 @@
 """Results held against what was expected of them: references/*.yaml.
 
+config: {env.id: CartPole-v1, agent.clip: 0.2}    # what the numbers are about: runs of another configuration are not judged
 seeds: 5                                          # so many seeds at least have a finished run
 expected:
   eval/score: {value: 207.5, tolerance: 0.1}      # the mean over seeds within 10 % ...
@@ -22,6 +23,7 @@ from hieros_repro.records import UserError
 from hieros_repro.stats.aggregate import Summary, summarise
 from hieros_repro.stats.table import number
 
+KEYS = ("config", "expected", "sources", "seeds")
 CONDITIONS = ("value", "tolerance", "absolute", "interval", "at_least", "at_most", "share")
 USUAL = 0.1  # the relative tolerance of a value that names none
 HEADER = ("metric", "expected", "n", "mean", "std", "95 % interval", "verdict")
@@ -33,6 +35,7 @@ class References(NamedTuple):
     expected: dict[str, dict[str, Any]]
     sources: dict[str, dict[str, Any]]
     seeds: int
+    config: dict[str, Any] = {}  # noqa: RUF012  (read only)
 
 
 class Verdict(NamedTuple):
@@ -65,10 +68,20 @@ def read(path: Path) -> References:
         raise UserError(f"{path}: not a references file (it has no `expected:`)")
     for name, expectation in wanted["expected"].items():
         _check(path, name, expectation)
-    unknown = [name for name in wanted if name not in ("expected", "sources", "seeds")]
+    unknown = [name for name in wanted if name not in KEYS]
     if unknown:
-        raise UserError(f"{path}: there is no key {unknown[0]!r}{nearest(unknown[0], ('expected', 'sources', 'seeds'))}")
-    return References(wanted["expected"], wanted.get("sources") or {}, int(wanted.get("seeds", 1)))
+        raise UserError(f"{path}: there is no key {unknown[0]!r}; there are {', '.join(KEYS)}{nearest(unknown[0], KEYS)}")
+    config = wanted.get("config") or {}
+    _check_config(path, config)
+    return References(wanted["expected"], wanted.get("sources") or {}, int(wanted.get("seeds", 1)), config)
+
+
+def _check_config(path: Path, config: Any) -> None:
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: config: {config!r} is not a mapping of keys such as agent.clip to values")
+    for key, value in config.items():
+        if isinstance(value, dict):
+            raise UserError(f"{path}: config: {key} is a mapping; write its keys with dots: {key}.{next(iter(value), '<key>')}")
 
 
 def _check(path: Path, name: str, expectation: Any) -> None:
@@ -84,6 +97,22 @@ def _check(path: Path, name: str, expectation: Any) -> None:
             raise UserError(f"{path}: {name}: {key} = {value!r}; it must be {form}")
     if {"tolerance", "absolute"} & expectation.keys() and "value" not in expectation:
         raise UserError(f"{path}: {name}: a tolerance needs a value")
+
+
+def differing(references: References, runs: Sequence[Record]) -> list[str]:
+    """In which keys runs are not what the numbers are about, a line for each; runs that have not begun are not known yet."""
+    begun = [run for run in runs if run.group]
+    known = {key for run in begun for key in run.facts}
+    lines = []
+    for key, wanted in references.config.items():
+        if begun and key not in known:
+            lines.append(f"{key} = {wanted!r} in the file; no run has that key{nearest(key, sorted(known))}")
+            continue
+        others = [run.facts.get(key) for run in begun if key not in run.facts or run.facts[key] != wanted]
+        if others:
+            found = " or ".join(dict.fromkeys(repr(value) for value in others))
+            lines.append(f"{key} = {wanted!r} in the file, {found} in {len(others)} of {len(begun)} run(s)")
+    return lines
 
 
 def judge(references: References, runs: Sequence[Record], tolerance: float | None = None) -> list[Verdict]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hieros_repro.findings import expected
-from hieros_repro.findings.expected import Verdict
+from hieros_repro.findings.expected import References, Verdict
 from hieros_repro.findings.finding import Finding
 from hieros_repro.findings.group import NOT_NAMING, Group
 from hieros_repro.findings.page import listed
@@ -23,20 +23,29 @@ class Held(NamedTuple):
 
 
 def hold(finding: Finding, reference: Path | None) -> list[Held]:
-    """`reference`: a file for all groups; without one, those of the groups' experiments, where nothing else was typed."""
+    """`reference`: a file for all groups; without one, those of the groups' experiments, where nothing else was typed. A group
+    that is not of the configuration a file is about is not judged by it."""
     if reference is not None:
         references = expected.read(reference)
-        return [Held(row.name, _name(reference), expected.judge(references, row.group.records)) for row in finding.rows]
+        return [_held(row.group, reference, references) for row in finding.rows]
     found = []
     for row in finding.rows:
         path = fitting(row.group)
         if path is None:
             continue
         others = others_typed(row.group)
-        verdicts = [] if others else expected.judge(expected.read(path), row.group.records)
-        why = f"it cannot be told: other overrides were typed ({listed(others)})" if others else ""
-        found.append(Held(row.name, _name(path), verdicts, why))
+        if others:
+            why = f"it cannot be told: other overrides were typed ({listed(others)})"
+            found.append(Held(row.name, _name(path), [], why))
+        else:
+            found.append(_held(row.group, path, expected.read(path)))
     return found
+
+
+def _held(group: Group, path: Path, references: References) -> Held:
+    if other := expected.differing(references, group.records):
+        return Held(group.name, _name(path), [], f"the file is about another configuration ({'; '.join(other[:4])})")
+    return Held(group.name, _name(path), expected.judge(references, group.records))
 
 
 def fitting(group: Group) -> Path | None:

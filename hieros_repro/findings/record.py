@@ -58,7 +58,7 @@ def _read(folder: Path) -> Record:
     error = account.get("error") or {}
     results = dict(account.get("results") or {})
     scores = results.pop("scores", [])
-    facts = dict(flat(config)) | results | _account(account) | _played(config)
+    facts = dict(flat(config)) | results | _account(account) | played(config)
     seed = account.get("seed")
     return Record(
         str(folder),
@@ -73,7 +73,7 @@ def _read(folder: Path) -> Record:
     )
 
 
-def _played(config: Mapping[str, Any]) -> dict[str, Any]:
+def played(config: Mapping[str, Any]) -> dict[str, Any]:
     """What is played and by whom, by the names that people type."""
     if not config:
         return {}

@@ -1,9 +1,15 @@
 import pytest
 import yaml
 
+from hieros_repro import compare
+from hieros_repro.check import check
 from hieros_repro.findings import archive, expected
+from hieros_repro.findings.finding import find
+from hieros_repro.findings.held import hold
+from hieros_repro.findings.record import NOT_THE_RUN, flat, played
 from hieros_repro.records import UserError
 from tests.findings.folders import run
+from tests.runs import ROOT, compose
 
 
 @pytest.fixture
@@ -80,7 +86,9 @@ def test_what_is_not_finite_is_named_and_not_met(tmp_path, runs):
         ({"expected": {"eval/score": {"interval": [1]}}}, r"interval = \[1\]; it must be two numbers \[low, high\]"),
         ({"expected": {"eval/score": {"tolerance": 0.1}}}, "a tolerance needs a value"),
         ({"expected": {"eval/score": 7}}, "7 is not a mapping of value, tolerance"),
-        ({"expected": {}, "source": {}}, "there is no key 'source'; did you mean sources"),
+        ({"expected": {}, "source": {}}, "there is no key 'source'; .*did you mean sources"),
+        ({"expected": {}, "config": ["agent.clip"]}, "config: .* is not a mapping of keys"),
+        ({"expected": {}, "config": {"agent": {"clip": 0.2}}}, "agent is a mapping; write its keys with dots: agent.clip"),
     ],
 )
 def test_a_file_with_what_nobody_would_read_is_refused(tmp_path, document, said):
@@ -92,3 +100,42 @@ def test_what_is_not_yaml_is_refused_by_name(tmp_path):
     (tmp_path / "references.yaml").write_text("expected: [")
     with pytest.raises(UserError, match=r"references\.yaml: not YAML"):
         expected.read(tmp_path / "references.yaml")
+
+
+# -- Of which configuration --------------------------------------------------------------------------------------------
+
+
+def test_runs_of_the_files_configuration_are_judged(tmp_path, runs):
+    config = {"agent": "hieros", "env.length": 2000, "agent.max_hierarchy": 3, "run.steps": 1000}
+    assert expected.differing(read(tmp_path, {"expected": {}, "config": config}), runs) == []
+
+
+def test_what_is_otherwise_is_named_with_both_values(tmp_path, runs):
+    run(tmp_path / "runs" / "other", 7, 1.0, agent__max_hierarchy=2)
+    document = {"expected": {}, "config": {"agent.max_hierarchy": 3, "env.length": 500, "env.lenght": 500}}
+    assert expected.differing(read(tmp_path, document), archive.read([tmp_path / "runs"])) == [
+        "agent.max_hierarchy = 3 in the file, 2 in 1 of 5 run(s)",
+        "env.lenght = 500 in the file; no run has that key; did you mean env.length?",
+        "env.length = 500 in the file, 2000 in 5 of 5 run(s)",
+    ]
+
+
+def test_runs_of_another_configuration_are_not_judged(tmp_path, runs, capsys):
+    path = tmp_path / "references.yaml"
+    path.write_text(yaml.safe_dump({"expected": {"eval/score": {"at_least": 1}}, "config": {"env.length": 500}}))
+    with pytest.raises(UserError, match=r"about another configuration.*\n  env\.length = 500 in the file, 2000 in 3 of 3"):
+        compare.expected([tmp_path / "runs"], path, None)
+    (held,) = hold(find(runs, "eval/score"), path)
+    assert held.verdicts == [] and "env.length = 500 in the file, 2000 in 4 of 4" in held.why
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "references").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_references_file_is_about_its_experiment(path):
+    """Every key that the preset itself gives, with the value that it comes to."""
+    composed = check(compose(f"experiment={path.stem}"))
+    facts = dict(flat(composed)) | played(composed)
+    config = expected.read(path).config
+    preset = yaml.safe_load((ROOT / "conf" / "experiment" / path.name).read_text())
+    own = [key for key, _ in flat({k: v for k, v in preset.items() if k != "defaults"}) if not key.startswith(NOT_THE_RUN)]
+    assert set(own) <= set(config)
+    assert {key: facts[key] for key in config} == config

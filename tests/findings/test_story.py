@@ -5,10 +5,11 @@ import re
 
 import pytest
 
-from hieros_repro.findings import archive, story
+from hieros_repro.findings import archive, expected, story
 from hieros_repro.findings.finding import find
 from hieros_repro.findings.page import Commands, Drawing, Film, Folded, Listing, Paragraph, Table, texts
 from tests.findings.folders import run
+from tests.runs import ROOT
 
 AGENTS = {"hieros": (180.0, 190.0, 185.0, 195.0, 200.0), "ppo": (50.0, 60.0, 55.0, 65.0, 58.0)}
 AGAIN = {"started": "2026-02-01T00:00:00+00:00"}
@@ -149,7 +150,12 @@ def test_expectations_are_held_against_the_runs(tmp_path, agents):
 
 def test_each_group_is_held_against_the_file_of_its_experiment(tmp_path):
     experiment = "experiment=cartpole_baseline"
-    run(tmp_path / "a", 1, 500.0, typed=[experiment, "log=quiet"])
+    wanted = expected.read(ROOT / "references" / "cartpole_baseline.yaml").config
+    preset = {key.replace(".", "__", 1): value for key, value in wanted.items() if "." in key} | {
+        "agent__name": wanted["agent"]
+    }
+    run(tmp_path / "a", 1, 500.0, typed=[experiment, "log=quiet"], **preset)
+    run(tmp_path / "d", 1, 500.0, typed=[experiment], **{**preset, "agent__value_scale": 1.0})
     run(tmp_path / "b", 1, 100.0, typed=[experiment, "agent.max_hierarchy=2"], agent__max_hierarchy=2)
     run(tmp_path / "c", 1, 300.0, agent__max_hierarchy=1)
     sections, _ = told([tmp_path])
@@ -157,6 +163,8 @@ def test_each_group_is_held_against_the_file_of_its_experiment(tmp_path):
     assert (
         len(held) == 1 and held[0].endswith("| met") and "Held against references/cartpole_baseline.yaml" in sections["Results"]
     )
+    told_apart = "the file is about another configuration (agent.value_scale = 100.0 in the file, 1.0 in 1 of 1 run(s))"
+    assert told_apart in sections["Results"]
     assert "it cannot be told: other overrides were typed (agent.max_hierarchy=2)" in sections["Results"]
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from hieros_repro.check import nearest
@@ -230,13 +230,3 @@ def bounds(row: Row) -> list[str]:
 
 def _kinds(row: Row, name: str) -> set[object]:
     return {run.facts.get(name) for run in row.group.records if run.facts.get(name) is not None}
-
-
-def finals(finding: Finding) -> Mapping[str, Mapping[str, float]]:
-    """Group -> seed -> final value, as figures take them."""
-    return {row.name: {str(seed): value for seed, value in row.values.items()} for row in finding.rows}
-
-
-def curves(finding: Finding) -> Mapping[str, Mapping[str, Curve]]:
-    """Group -> seed -> curve, as figures take them."""
-    return {row.name: {str(seed): curve for seed, curve in row.curves.items()} for row in finding.rows}

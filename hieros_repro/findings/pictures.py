@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 from hieros_repro.determinism.keys import Key
 from hieros_repro.findings.better import extreme, improvement, ordered
-from hieros_repro.findings.finding import Finding, Row, higher_is_better
+from hieros_repro.findings.finding import FEW, Finding, Row, higher_is_better
 from hieros_repro.findings.page import CELL, Block, Drawing, Paragraph, Section, Table, long_table
 from hieros_repro.stats import drawings
 from hieros_repro.stats.aggregate import summarise
-from hieros_repro.stats.curve import Curve, area, band, common_grid, last_mean, mean_band, steps_to
+from hieros_repro.stats.curve import Curve, area, band, common_grid, iqm_band, last_mean, mean_band, steps_to
 from hieros_repro.stats.drawings import Curves, Spot
+from hieros_repro.stats.label import shortened
 from hieros_repro.stats.tasks import performance_profile
 
 THRESHOLDS = 101  # of a performance profile
@@ -39,6 +40,7 @@ def learning(finding: Finding) -> Section:
             if groups
             else []
         )
+        blocks += _robust(finding, task, {name: named[name] for name in shown})
     blocks += long_table(_curve_table(finding, named), "groups", ROWS)
     return Section(title, blocks)
 
@@ -74,6 +76,20 @@ def cleaned(row: Row) -> Told | None:
     if not whole and not broken:
         return None
     return Told(whole, broken) if whole else Told(broken, [])
+
+
+def _robust(finding: Finding, task: str, shown: Mapping[str, Told]) -> list[Block]:
+    """Interquartile means, which a seed that fell off does not move; of groups of enough seeds to leave some out."""
+    key = Key(0)("stats", "curves", task)
+    many = {name: told.whole for name, told in shown.items() if len(told.whole) >= FEW}
+    bands = {name: iqm_band(curves, key(place)) for place, (name, curves) in enumerate(many.items())}
+    groups = {name: Curves([], band, len(many[name])) for name, band in bands.items() if len(band.steps) > 1}
+    if not groups:
+        return []
+    text = f"{task}: " if task else ""
+    text += f"interquartile means of groups of {FEW} seeds or more: at each step without the lowest and highest quarter of them"
+    text += "; 95 % bootstrap intervals over seeds shaded" if len(groups) <= drawings.CROWD else ""
+    return [Drawing(drawings.learning(f"{finding.metric} (IQM)", groups, numbers(finding)), f"{text}.")]
 
 
 def _band(curves: Sequence[Curve]) -> drawings.Band:
@@ -208,10 +224,10 @@ def comparisons(finding: Finding) -> Drawing | None:
     pairs = sorted(finding.pairs, key=lambda pair: math.inf if pair.adjusted is None else pair.adjusted)
     if not pairs:
         return None
-    spots = {}
+    spots, names = {}, shortened([row.name for row in finding.rows])
     for pair in pairs[:PAIRS]:
         found = improvement(finding, pair)
-        spots[f"{pair.first} over {pair.second}"] = Spot(found.value, *(found.interval or (None, None)))
+        spots[f"{names[pair.first]} over {names[pair.second]}"] = Spot(found.value, *(found.interval or (None, None)))
     text = "Probability that a seed of the first group is better than one of the second; 95 % bootstrap intervals"
     if len(pairs) > PAIRS:
         text += f"; the {PAIRS} of {len(pairs)} pairs with the smallest p"

@@ -4,7 +4,7 @@ Whatever resamples takes a key of the stream "stats", as in Key(0)("stats", "car
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,13 +46,6 @@ class Outcome(NamedTuple):
 
     statistic: float
     p: float
-
-
-class Finite(NamedTuple):
-    """Named values that can be reckoned with, and the names of the others."""
-
-    values: dict[str, float]
-    missing: tuple[str, ...]
 
 
 class Description(NamedTuple):
@@ -117,12 +110,6 @@ def summarise(values: Sequence[float], confidence: float = 0.95) -> Summary:
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * std / math.sqrt(n)
     return Summary(n, mean, std, mean - half, mean + half, ordered[0], ordered[-1], median)
-
-
-def finite(values: Mapping[str, float | None]) -> Finite:
-    """Sets apart what is None, NaN or infinite, by name: a seed that is left out of a mean must be pointed out."""
-    good = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
-    return Finite(good, tuple(name for name in values if name not in good))
 
 
 def iqm(values: Sequence[float]) -> float:

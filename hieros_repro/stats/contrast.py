@@ -43,7 +43,6 @@ class Contrast(NamedTuple):
     permutation: Permutation
     mann_whitney: Outcome
     improvement: Estimate
-    cohens_d: float | None
     hedges_g: float | None
     spread: Outcome | None  # Brown and Forsythe's
     equivalence: float | None  # p; None without a margin
@@ -73,7 +72,6 @@ def contrast(
         permutation=permutation(a, b, key("permutation")),
         mann_whitney=mann_whitney(a, b),
         improvement=improvement(a, b, key("improvement"), confidence=confidence),
-        cohens_d=cohens_d(a, b),
         hedges_g=hedges_g(a, b),
         spread=brown_forsythe(a, b),
         equivalence=None if margin is None else equivalence(a, b, margin),

@@ -5,12 +5,12 @@ Equal data give equal bytes. Colours are told apart by everybody (after Okabe an
 
 import io
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hieros_repro.stats.curve import Band, Curve
 from hieros_repro.stats.figure import COLOURS
+from hieros_repro.stats.label import shortened, wrapped
 from hieros_repro.stats.tasks import Profile
 
 STYLES = ("-", "--", ":", "-.")
@@ -49,16 +49,23 @@ def style(number: int) -> dict[str, Any]:
 
 def learning(metric: str, groups: Mapping[str, Curves], numbers: Numbers) -> Any:
     """Every seed thin, each group's middle bold in its band; of many groups the middles only."""
-    figure, axes = _canvas(3.9 + _legend_height(groups))
+    labels = {name: f"{label} (n = {groups[name].n})" for name, label in named(groups, numbers).items()}
+    figure, axes = _canvas(3.9 + _legend_height(labels))
     if single(groups):
-        _points(axes, groups, numbers)
+        _points(axes, groups, numbers, labels)
     else:
-        _lines(axes, groups, numbers)
+        _lines(axes, groups, numbers, labels)
     if (ends := extent(groups)) is not None:
         axes.set_ylim(*ends)
     axes.set(xlabel="environment steps", ylabel=metric)
-    _legend(figure, axes, groups)
+    _legend(figure, axes, labels)
     return figure
+
+
+def named(groups: Mapping[str, Any], numbers: Numbers, width: int = 34) -> dict[str, str]:
+    """Name -> what stands in the figure for it: short, the same in every figure, on lines of about this width."""
+    short = shortened(numbers)
+    return {name: wrapped(short[name].replace("$", r"\$"), width) for name in groups}  # a dollar would begin a formula
 
 
 def single(groups: Mapping[str, Curves]) -> bool:
@@ -89,21 +96,21 @@ def cut(groups: Mapping[str, Curves]) -> bool:
     )
 
 
-def _points(axes: Any, groups: Mapping[str, Curves], numbers: Numbers) -> None:
+def _points(axes: Any, groups: Mapping[str, Curves], numbers: Numbers, labels: Mapping[str, str]) -> None:
     """A mean with its interval for each group, side by side; its seeds in front of it."""
     for place, (name, curves) in enumerate(groups.items()):
         colour = style(numbers[name])["color"]
         values = [curve[0][1] for curve in curves.seeds]
         axes.plot([place - 0.12] * len(values), values, "o", color=colour, alpha=0.4, markersize=4)
         for middle, low, high in zip(curves.band.middles, curves.band.lows, curves.band.highs, strict=True):
-            label = f"{_wrapped(name)} (n = {curves.n})"
-            axes.errorbar(place, middle, yerr=[[middle - low], [high - middle]], fmt="s", color=colour, capsize=4, label=label)
+            reach = [[middle - low], [high - middle]]
+            axes.errorbar(place, middle, yerr=reach, fmt="s", color=colour, capsize=4, label=labels[name])
     axes.set_xlim(-0.6, len(groups) - 0.4)
     steps = [curves.band.steps[0] if curves.band.steps else curves.seeds[0][0][0] for curves in groups.values()]
     axes.set_xticks(range(len(groups)), [f"{step:,.0f}" for step in steps])
 
 
-def _lines(axes: Any, groups: Mapping[str, Curves], numbers: Numbers) -> None:
+def _lines(axes: Any, groups: Mapping[str, Curves], numbers: Numbers, labels: Mapping[str, str]) -> None:
     seeds = max(3, THIN // max(len(groups), 1))
     for name, curves in groups.items():
         look = style(numbers[name])
@@ -117,7 +124,7 @@ def _lines(axes: Any, groups: Mapping[str, Curves], numbers: Numbers) -> None:
                 band.steps,
                 band.middles,
                 linewidth=2,
-                label=f"{_wrapped(name)} (n = {curves.n})",
+                label=labels[name],
                 marker=marker,
                 **look,
             )
@@ -128,22 +135,24 @@ def _lines(axes: Any, groups: Mapping[str, Curves], numbers: Numbers) -> None:
 
 def profiles(metric: str, groups: Mapping[str, Profile], numbers: Numbers) -> Any:
     """Of each group the share of runs above a score, in its band unless there are many."""
-    figure, axes = _canvas(3.2 + _legend_height(groups))
+    labels = named(groups, numbers)
+    figure, axes = _canvas(3.2 + _legend_height(labels))
     for name, found in groups.items():
         look = style(numbers[name])
-        axes.plot(found.thresholds, found.shares, linewidth=1.8, label=_wrapped(name), drawstyle="steps-post", **look)
+        axes.plot(found.thresholds, found.shares, linewidth=1.8, label=labels[name], drawstyle="steps-post", **look)
         if found.lows is not None and found.highs is not None and len(groups) <= CROWD:
             axes.fill_between(
                 found.thresholds, found.lows, found.highs, color=look["color"], alpha=0.1, linewidth=0, step="post"
             )
     axes.set(xlabel=f"{metric} above which ...", ylabel="... this share of runs is", ylim=(-0.03, 1.03))
-    _legend(figure, axes, groups)
+    _legend(figure, axes, labels)
     return figure
 
 
 def strip(metric: str, finals: Mapping[str, Mapping[str, float]], middles: Mapping[str, Spot], numbers: Numbers) -> Any:
     """One line per group: every seed a dot, the mean a square in its interval."""
-    figure, axes = _canvas(0.9 + sum(0.24 + 0.17 * _wrapped(name).count("\n") + 0.17 for name in finals))
+    labels = named(finals, numbers)
+    figure, axes = _canvas(0.9 + sum(0.41 + 0.17 * label.count("\n") for label in labels.values()))
     for number, (name, values) in enumerate(finals.items()):
         colour, count = style(numbers[name])["color"], len(values)
         places = [number + 0.24 * ((3 * i) % 5 - 2) / 4 for i in range(count)]  # apart, so that equal ones are seen
@@ -151,21 +160,22 @@ def strip(metric: str, finals: Mapping[str, Mapping[str, float]], middles: Mappi
         middle = middles[name]
         axes.errorbar(middle.value, number + 0.33, xerr=_spread(middle), fmt="s", color=colour, capsize=3, markersize=5)
     axes.set(xlabel=metric, ylim=(len(finals) - 0.4, -0.6))
-    axes.set_yticks(range(len(finals)), [_wrapped(name) for name in finals])
+    axes.set_yticks(range(len(finals)), list(labels.values()))
     axes.grid(axis="x", alpha=0.2)
     return figure
 
 
 def forest(label: str, spots: Mapping[str, Spot], line: float, ends: tuple[float, float] | None = None) -> Any:
     """One line per comparison: a value and its interval beside the line that means no difference."""
-    figure, axes = _canvas(0.9 + sum(0.3 + 0.17 * _wrapped(name, 46).count("\n") for name in spots))
+    labels = [wrapped(name.replace("$", r"\$"), 46) for name in spots]
+    figure, axes = _canvas(0.9 + sum(0.3 + 0.17 * label.count("\n") for label in labels))
     axes.axvline(line, color="#777777", linewidth=1, linestyle="--")
     for number, spot in enumerate(spots.values()):
         axes.errorbar(spot.value, number, xerr=_spread(spot), fmt="o", color=COLOURS[0], capsize=3, markersize=5)
     axes.set(xlabel=label, ylim=(len(spots) - 0.4, -0.6))
     if ends is not None:
         axes.set_xlim(*ends)
-    axes.set_yticks(range(len(spots)), [_wrapped(name, 46) for name in spots])
+    axes.set_yticks(range(len(spots)), labels)
     axes.grid(axis="x", alpha=0.2)
     return figure
 
@@ -197,29 +207,24 @@ def _canvas(height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _wrapped(name: str, width: int = 34) -> str:
-    return "\n".join(textwrap.wrap(name.replace("$", r"\$"), width)) or name  # a dollar would begin a formula
+def _columns(labels: Mapping[str, str]) -> int:
+    longest = max((len(line) for label in labels.values() for line in label.split("\n")), default=0)
+    return 4 if longest <= 20 else 3 if longest <= 28 else 2
 
 
-def _columns(names: Mapping[str, Any]) -> int:
-    longest = max((min(len(name), 34) for name in names), default=0)
-    return 4 if longest <= 12 else 3 if longest <= 20 else 2
-
-
-def _legend_height(names: Mapping[str, Any]) -> float:
+def _legend_height(labels: Mapping[str, str]) -> float:
     """Inches that a legend below the axes takes."""
-    if len(names) < 2:
+    if len(labels) < 2:
         return 0.0
-    lines = sum(_wrapped(name).count("\n") + 1 for name in names)
-    return 0.2 * -(-lines // _columns(names)) + 0.1
+    lines = sum(label.count("\n") + 1 for label in labels.values())
+    return 0.2 * -(-lines // _columns(labels)) + 0.1
 
 
-def _legend(figure: Any, axes: Any, names: Mapping[str, Any]) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if len(names) > 1 and handles:
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=_columns(names), frameon=False, fontsize=8.5, handlelength=2.6
-        )
+def _legend(figure: Any, axes: Any, labels: Mapping[str, str]) -> None:
+    handles, texts = axes.get_legend_handles_labels()
+    if len(labels) > 1 and handles:
+        columns = _columns(labels)
+        figure.legend(handles, texts, loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5, handlelength=2.6)
 
 
 # -- Files -------------------------------------------------------------------------------------------------------------

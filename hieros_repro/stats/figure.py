@@ -1,15 +1,15 @@
 """Figures of sweeps."""
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hieros_repro.stats.aggregate import summarise
 from hieros_repro.stats.curve import Curve, band
+from hieros_repro.stats.label import shortened, wrapped
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333", "#8c613c")
-CROWD = 6  # groups above which their names stand at an angle
+CROWD, ROOM = 6, 60  # groups, and letters side by side, above which names stand at an angle
 
 
 def sweep_figure(
@@ -25,6 +25,7 @@ def sweep_figure(
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    names = shortened([*finals, *curves])
     for number, group in enumerate(curves):
         colour = COLOURS[number % len(COLOURS)]
         for curve in filter(None, map(finite, curves[group].values())):
@@ -32,12 +33,12 @@ def sweep_figure(
         counted = [curve for seed, curve in curves[group].items() if seed in finals.get(group, ())]
         steps, means, lows, highs = band(together(counted))
         if steps:
-            left.plot(steps, means, color=colour, linewidth=2, label=f"{group} (n = {len(counted)})")
+            left.plot(steps, means, color=colour, linewidth=2, label=f"{wrapped(names[group], 40)} (n = {len(counted)})")
             left.fill_between(steps, lows, highs, color=colour, alpha=0.15, linewidth=0)
     left.set(xlabel="environment steps", ylabel=metric, title="scheduled evaluations: seeds, mean, 95 % t-interval")
     if left.get_legend_handles_labels()[0]:
         left.legend(loc="best", frameon=False, fontsize="small")
-    _strip(right, metric, finals)
+    _strip(right, metric, {names[group]: values for group, values in finals.items()})
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.2)
@@ -74,7 +75,8 @@ def _strip(axes, metric: str, finals: Mapping[str, Mapping[str, float]]) -> None
             place = {"xytext": (-8, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
             axes.annotate(f"seed {seed}", (number - 0.1, finals[group][seed]), fontsize=7, **place)
     axes.set(title="final: seeds, mean, 95 % t-interval", ylabel=metric, xlim=(-0.6, max(len(finals), 1) - 0.4))
-    width = max(10, 48 // max(len(finals), 1))
-    names = [textwrap.fill(textwrap.shorten(name, 4 * width, placeholder=" ..."), width) for name in finals]
-    crowded = {"rotation": 30, "ha": "right"} if len(finals) > CROWD else {}
-    axes.set_xticks(range(len(finals)), names, fontsize="small", **crowded)
+    lines = [wrapped(name, max(10, 48 // max(len(finals), 1))) for name in finals]
+    longest = max((len(line) for name in lines for line in name.split("\n")), default=0)
+    crowded = len(finals) > CROWD or longest * len(finals) > ROOM
+    slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+    axes.set_xticks(range(len(finals)), lines, fontsize="small", **slanted)

@@ -122,12 +122,6 @@ def test_normality_needs_three_values_that_differ():
     assert aggregate.normality([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0]).p < 0.001
 
 
-def test_what_is_not_finite_is_named():
-    nan, inf = float("nan"), float("inf")
-    values, missing = aggregate.finite({"seed=1": 3.0, "seed=2": nan, "seed=3": None, "seed=4": -inf, "seed=5": 0.0})
-    assert values == {"seed=1": 3.0, "seed=5": 0.0} and missing == ("seed=2", "seed=3", "seed=4")
-
-
 @pytest.mark.parametrize("call", [aggregate.iqm, aggregate.optimality_gap, aggregate.normality, aggregate.variation])
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")]])
 def test_no_statistic_takes_what_is_not_finite(call, values):

@@ -36,7 +36,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE.html", help="default: report.html")
     parser.add_argument("--pdf", action=argparse.BooleanOptionalAction, default=True, help="also a PDF beside it; the default")
     parser.add_argument(
-        "--table", type=Path, action="append", default=[], metavar="FILE", help="the result table as .md, .tex or .csv"
+        "--table",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the result table as .md, .csv or, with what fits a text's width, .tex",
     )
     parser.add_argument("--title", help="default: what was run")
     parser.add_argument("--question", help="default: that of the script which made the sweep, or what such runs answer")
@@ -65,7 +70,8 @@ def report(asked: argparse.Namespace) -> str:
 
         written.append(_write(asked.out.with_suffix(".pdf"), pdf.render(content)))
     table = results.result_table(found)
-    written += [_write(path, _bytes(page.export(table, path.suffix))) for path in asked.table]
+    narrow = results.paper_table(found)
+    written += [_write(p, _bytes(page.export(narrow if p.suffix == ".tex" else table, p.suffix))) for p in asked.table]
     rows = [row[:5] for row in page.texts(table)]
     lines = [markdown((found.metric, *table.header[1:5]), rows[:20])]
     lines += [f"and {len(rows) - 20} groups more\n"] if len(rows) > 20 else []

@@ -22,8 +22,9 @@ from hieros_repro.findings.page import (
     shown,
 )  # fmt: skip
 from hieros_repro.stats.contrast import verdict
+from hieros_repro.stats.label import shortened
 from hieros_repro.stats.power import detectable
-from hieros_repro.stats.table import p_value
+from hieros_repro.stats.table import number, p_value
 
 LISTED = 12  # rows of a long table that are not folded
 FEW = 4  # groups that have a column each
@@ -143,6 +144,26 @@ def result_table(finding: Finding) -> Table:
         [*first[:-1], *second[1:], first[-1], gone] for first, second, gone in zip(left.rows, right.rows, absent, strict=True)
     ]
     return Table(header, rows)
+
+
+def paper_table(finding: Finding) -> Table:
+    """What fits the width of a text: each group's size, mean and spread, interval, and what does not depend on one seed."""
+    rows: list[list[CELL]] = []
+    short = shortened([row.name for row in finding.rows])
+    for row in finding.rows:
+        found, name = row.described, short[row.name]
+        if found is None:
+            rows.append([name, 0, *[None] * 5])
+            continue
+        digits = 1 if max(abs(found.min), abs(found.max)) >= 100 else 2 if max(abs(found.min), abs(found.max)) >= 1 else 4
+        mean = number(found.mean, digits) + ("" if found.std is None else f" ± {number(found.std, digits)}")
+        rows.append([name, found.n, mean, _within(found.low, found.high, digits), number(found.iqm, digits),
+                     number(found.median, digits), f"{number(found.min, digits)} to {number(found.max, digits)}"])  # fmt: skip
+    return Table(("group", "n", "mean ± std", "95 % interval", "IQM", "median", "range"), rows)
+
+
+def _within(low: float | None, high: float | None, digits: int) -> CELL:
+    return None if low is None or high is None else f"[{number(low, digits)}, {number(high, digits)}]"
 
 
 def _main(finding: Finding) -> Table:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from hieros_repro.findings import archive, expected, story
+from hieros_repro.findings import archive, expected, results, story
 from hieros_repro.findings.finding import find
 from hieros_repro.findings.page import Commands, Drawing, Film, Folded, Listing, Paragraph, Table, texts
 from tests.findings.folders import run
@@ -254,3 +254,11 @@ def test_uncommitted_changes_are_shown(agents):
         in sections["Reproducibility checklist"]
     )
     assert "git apply" in sections["How to repeat it"]
+
+
+def test_the_table_of_a_paper_has_seven_columns_with_the_numbers_of_the_full_one(agents):
+    found = find(archive.read([agents]), "eval/score")
+    table = results.paper_table(found)
+    assert table.header == ("group", "n", "mean ± std", "95 % interval", "IQM", "median", "range")
+    assert table.rows[0] == ["hieros", 5, "190.0 ± 7.9", "[180.2, 199.8]", "190.0", "190.0", "180.0 to 200.0"]
+    assert len(results.result_table(found).header) == 17

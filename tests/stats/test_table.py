@@ -30,10 +30,17 @@ def test_a_csv_reads_back():
 
 
 def test_a_latex_table_by_hand():
-    assert latex(("group", "mean"), [("agent=hieros env.task=up_n_down", "-1.50"), ("95 % & more", None)]) == (
-        "\\begin{tabular}{lr}\n\\toprule\ngroup & mean \\\\\n\\midrule\n"
-        "agent=hieros env.task=up\\_n\\_down & $-$1.50 \\\\\n95 \\% \\& more & - \\\\\n\\bottomrule\n\\end{tabular}\n"
+    assert latex(("group", "mean"), [("task=up_n_down", "-1.50"), ("95 % & more", None)]) == (
+        "{\\small\\setlength{\\tabcolsep}{3.5pt}%\n\\begin{tabular}{@{}lr@{}}\n\\toprule\ngroup & mean \\\\\n\\midrule\n"
+        "task=up\\_n\\_down & $-$1.50 \\\\\n95 \\% \\& more & - \\\\\n\\bottomrule\n\\end{tabular}}\n"
     )  # fmt: skip
+
+
+def test_a_long_name_takes_several_lines_of_a_latex_table():
+    lines = latex(("group", "n"), [("learning_rate=0.001 hidden=[64,64]", 5), ("short", 5)]).splitlines()
+    assert lines[1] == r"\begin{tabular}{@{}p{0.22\linewidth}r@{}}"
+    name = r"learning\_rate=\allowbreak{}0.001 hidden=\allowbreak{}{[}64,\allowbreak{}64{]}"
+    assert lines[5] == rf"{{\raggedright {name}\par}} & 5 \\"
 
 
 @pytest.mark.parametrize(
@@ -49,7 +56,7 @@ def test_a_latex_table_by_hand():
     ],
 )
 def test_every_special_character_stands_for_itself(plain, escaped):
-    assert latex((plain,), [(plain,)]).splitlines()[2:5:2] == [escaped + r" \\"] * 2
+    assert latex((plain,), [(plain,)]).splitlines()[3:6:2] == [escaped + r" \\"] * 2
 
 
 def test_a_row_of_another_length_is_refused():

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hieros_repro import atomic
 from hieros_repro.determinism.keys import Key
 from hieros_repro.env.base import Env
 from hieros_repro.env.making import Recipe
@@ -239,9 +240,7 @@ def _remember(path: Path, facts: dict[str, Any]) -> None:
     """Complete or absent; where nothing can be written, the next run tries again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".partial", delete=False, encoding="utf8") as file:
-            json.dump(facts, file, indent=1)
-        os.replace(file.name, path)
+        atomic.write(path, json.dumps(facts, indent=1), shared=True)
     except OSError:
         return
 

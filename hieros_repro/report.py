@@ -12,6 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from hieros_repro import atomic
 from hieros_repro.records import UserError
 
 TABLES = (".md", ".tex", ".csv")
@@ -96,11 +97,9 @@ def _bytes(text: str) -> bytes:
 
 def _write(path: Path, content: bytes) -> Path:
     """All of it or nothing."""
-    partial = path.with_name(f".partial-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
+        atomic.write(path, content)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     return path

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hieros_repro import atomic
 from hieros_repro.replay import filing, storage
 
 _count = itertools.count(1)
@@ -16,7 +17,7 @@ _count = itertools.count(1)
 def write(path: Path, rows: Mapping[str, np.ndarray], compress: bool = True) -> storage.Stored:
     wanted = next(_count) == int(os.environ["DIE_FILE"]) and os.environ["DIE_MOMENT"]
     if wanted == "half":
-        path.with_name(f"{storage.PARTIAL}{path.name}").write_bytes(b"PK half an archive")
+        path.with_name(f"{atomic.PARTIAL}{path.name}").write_bytes(b"PK half an archive")
         os.kill(os.getpid(), signal.SIGKILL)
     stored = storage.write(path, rows, compress)
     if wanted == "after":

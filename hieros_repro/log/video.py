@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from hieros_repro import atomic
+
 
 def write_video(path: Path, frames: Sequence[np.ndarray], fps: int, form: str = "auto") -> Path:
     """Writes frames (height, width, 3) uint8 to `path` with the suffix of the chosen format, and returns that path."""
@@ -14,9 +16,8 @@ def write_video(path: Path, frames: Sequence[np.ndarray], fps: int, form: str = 
         form = "mp4" if importlib.util.find_spec("imageio_ffmpeg") else "gif"
     path = path.with_suffix(f".{form}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
-    (_write_mp4 if form == "mp4" else _write_gif)(partial, frames, fps)
-    partial.replace(path)
+    with atomic.replaced(path) as partial:
+        (_write_mp4 if form == "mp4" else _write_gif)(partial, frames, fps)
     return path
 
 
@@ -26,9 +27,8 @@ def write_picture(path: Path, image: np.ndarray) -> Path:
 
     path = path.with_suffix(".png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
-    Image.fromarray(image).save(partial, format="PNG")
-    partial.replace(path)
+    with atomic.replaced(path) as partial:
+        Image.fromarray(image).save(partial, format="PNG")
     return path
 
 

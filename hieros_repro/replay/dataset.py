@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hieros_repro import atomic
 from hieros_repro.records import Arrays, Damaged, Spaces, UserError
 from hieros_repro.replay import parts, storage
 
@@ -180,7 +181,7 @@ class Writer:
         self.path, self.spaces, self.rows_per_file = path, spaces, rows_per_file
         self.episodes: list[Recorded] = []
         self.name = path.resolve().name
-        self._partial = path.resolve().with_name(f"{storage.PARTIAL}{self.name}")
+        self._partial = path.resolve().with_name(f"{atomic.PARTIAL}{self.name}")
         self._dtypes = dtypes(spaces)
         self._waiting: list[Mapping[str, np.ndarray]] = []
         self._rows = 0  # that wait
@@ -235,10 +236,10 @@ class Writer:
         counts = {"episodes": len(self.episodes), "steps": steps, "rows": steps + len(self.episodes)}
         facts = {"version": whole[:12], "sha256": whole, "counts": counts, **facts, "made": json.loads(json.dumps(made))}
         _write(self._partial / MANIFEST, _text({**facts, "seal": _seal(facts)}), 0)
-        storage.sync(self._partial)
+        atomic.sync(self._partial)
         vacant(self.path)
         self._partial.rename(self.path)
-        storage.sync(self.path.resolve().parent)
+        atomic.sync(self.path.resolve().parent)
         return Dataset.open(self.path)
 
     def _check(self, rows: Arrays, number: int) -> None:
@@ -274,10 +275,7 @@ def vacant(path: Path) -> None:
 
 def _write(path: Path, text: str, lines: int) -> storage.Stored:
     content = text.encode("utf8")
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    atomic.write(path, content)
     return storage.Stored(path.name, lines, len(content), hashlib.sha256(content).hexdigest())
 
 

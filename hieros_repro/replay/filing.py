@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hieros_repro import atomic
 from hieros_repro.records import Damaged, Tree
 from hieros_repro.replay.base import Once
 from hieros_repro.replay.buffer import Buffer, Places
-from hieros_repro.replay.storage import PARTIAL, SUFFIX, Stored, read, sync, verified, write
+from hieros_repro.replay.storage import SUFFIX, Stored, read, verified, write
 
 _MANY = 8  # files being written; whoever brings steps faster than the disk takes them has to wait
 STREAM = "stream"  # beside the rows in a file: whose step each is
@@ -99,7 +100,6 @@ class Files:
         """The files, once they are durable, and the steps after them."""
         if self._writing:
             self._collect(lambda _: True)
-            sync(self.folder)
         oldest = self.buffer.oldest()
         while self._written and ((self._before[1:] or [self._since])[0] <= oldest).all():
             self._written.pop(0)
@@ -162,7 +162,7 @@ class Files:
         known = {stored.name for stored in files}
         for path in sorted(self.folder.iterdir()):
             steps = span(path.name)
-            if path.name.startswith(PARTIAL) or (steps is not None and steps[0] >= end):
+            if path.name.startswith(atomic.PARTIAL) or (steps is not None and steps[0] >= end):
                 path.unlink()
             elif path.name not in known and (steps is None or steps[1] > begin):
                 raise Damaged(f"{path}: not part of this replay; move it away")
@@ -186,15 +186,14 @@ def span(name: str) -> tuple[int, int] | None:
 def link(file: Path, folder: Path) -> None:
     """The same file in another folder, without a second copy of its content where the disk allows."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{PARTIAL}{file.name}"
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(file, partial)
-    except FileNotFoundError:
-        raise Damaged(f"{file}: missing") from None
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(file, partial)
-    partial.replace(folder / file.name)
+    with atomic.replaced(folder / file.name) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(file, partial)
+        except FileNotFoundError:
+            raise Damaged(f"{file}: missing") from None
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(file, partial)
 
 
 def prune(folder: Path, needed: set[str]) -> None:

@@ -5,11 +5,11 @@ A file of parts says which dataset it is about and holds a digest of itself, so 
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hieros_repro import atomic
 from hieros_repro.determinism.keys import Key
 from hieros_repro.records import Damaged, UserError
 
@@ -74,12 +74,7 @@ def write(folder: Path, file: str, dataset: str, how: Mapping[str, Any], found: 
         return False
     if path.exists() and not replace:
         raise UserError(f"{path}: there are others already, which somebody may be using; --replace replaces them")
-    partial = folder / f".partial-{file}"
-    with partial.open("w", encoding="utf8") as opened:
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
-    partial.replace(path)
+    atomic.write(path, text)
     return True
 
 

@@ -5,7 +5,6 @@ Equal rows give equal bytes, so a file's digest names its content.
 
 import hashlib
 import io
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hieros_repro import atomic
 from hieros_repro.records import Damaged
 
 SUFFIX = ".npz"
-PARTIAL = ".partial-"
 _DATE = (1980, 1, 1, 0, 0, 0)  # an archive holds a date; the clock must not reach the digest
 _UNREADABLE = (  # what numpy and zipfile raise on bytes that are not what they expect; TypeError: a single array
     ValueError, OSError, EOFError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error
@@ -35,14 +34,9 @@ class Stored(NamedTuple):
 
 
 def write(path: Path, rows: Mapping[str, np.ndarray], compress: bool = True) -> Stored:
-    """Arrays of equal length under one name. Written aside, synced and renamed."""
+    """Arrays of equal length under one name. All of them or nothing, and durable."""
     content = _archive(rows, compress)
-    partial = path.with_name(f"{PARTIAL}{path.name}")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    atomic.write(path, content)
     count = len(next(iter(rows.values())))
     return Stored(path.name, count, len(content), hashlib.sha256(content).hexdigest())
 
@@ -73,15 +67,6 @@ def opened(content: bytes, path: Path) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except _UNREADABLE as error:
         raise Damaged(f"{path}: not an archive of arrays ({error})") from error
-
-
-def sync(folder: Path) -> None:
-    """Makes renames in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _archive(rows: Mapping[str, np.ndarray], compress: bool) -> bytes:

@@ -4,10 +4,8 @@ A checkpoint is written aside, synced and renamed, so that a crash at any instan
 Nothing in it can execute: it is read with weights_only.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -17,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from hieros_repro.atomic import PARTIAL, sync
 from hieros_repro.records import Damaged, Tree
 from hieros_repro.replay.storage import Stored, verified
 
 FORMAT = 4
 MANIFEST = "manifest.json"
-_PARTIAL = ".partial-"
 _ARRAY = "__numpy__"
 
 
@@ -61,7 +59,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Tree]], dict[str, Tree]]] = {1: _to_2,
 def save(folder: Path, name: str, parts: Mapping[str, Tree], facts: Mapping[str, Any]) -> Path:
     """Writes `parts`, one file each, as folder/name. `facts` go into the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial, final = folder / f"{_PARTIAL}{name}", folder / name
+    partial, final = folder / f"{PARTIAL}{name}", folder / name
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     files = {}
@@ -72,14 +70,14 @@ def save(folder: Path, name: str, parts: Mapping[str, Tree], facts: Mapping[str,
     manifest = {"format": FORMAT, "name": name, **facts, "files": files}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf8")
     for path in partial.iterdir():
-        _sync(path)
-    _sync(partial)
+        sync(path)
+    sync(partial)
     if final.exists():  # damaged or overtaken: a run reaches a step once
-        old = folder / f"{_PARTIAL}old-{name}"
+        old = folder / f"{PARTIAL}old-{name}"
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
     partial.rename(final)
-    _sync(folder)
+    sync(folder)
     sweep_partial(folder)
     return final
 
@@ -108,10 +106,10 @@ def prune(folder: Path, keep_last: int, keep_every: int) -> None:
 
 def sweep_partial(folder: Path) -> None:
     """Removes what a killed process left half-written; what it had just put aside and not yet replaced comes back."""
-    for old in folder.glob(f"{_PARTIAL}old-*"):
-        if not (folder / old.name.removeprefix(f"{_PARTIAL}old-")).exists():
-            old.rename(folder / old.name.removeprefix(f"{_PARTIAL}old-"))
-    for path in folder.glob(f"{_PARTIAL}*"):
+    for old in folder.glob(f"{PARTIAL}old-*"):
+        if not (folder / old.name.removeprefix(f"{PARTIAL}old-")).exists():
+            old.rename(folder / old.name.removeprefix(f"{PARTIAL}old-"))
+    for path in folder.glob(f"{PARTIAL}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -244,15 +242,6 @@ def _restore(tree: Tree) -> Tree:
 def file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    with contextlib.suppress(PermissionError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def describe(parts: Mapping[str, Tree]) -> Iterable[tuple[str, str]]:

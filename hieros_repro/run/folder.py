@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hieros_repro import atomic
 from hieros_repro.records import UserError
 
 STATUSES = ("running", "finished", "failed", "stopped")
@@ -98,12 +99,7 @@ class RunFolder:
         self.write("run.json", json.dumps(self._raw() | facts, indent=1) + "\n")
 
     def write(self, name: str, text: str) -> None:
-        partial = self.path / f".partial-{name}"
-        with partial.open("w", encoding="utf8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.path / name)
+        atomic.write(self.path / name, text)
 
     def is_held(self) -> bool:
         """Whether a living process holds the folder (this one included)."""

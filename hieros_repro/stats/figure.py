@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hieros_repro import atomic
 from hieros_repro.stats.aggregate import summarise
 from hieros_repro.stats.curve import Curve, band
 from hieros_repro.stats.label import shortened, wrapped
@@ -42,9 +43,8 @@ def sweep_figure(
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.2)
-    partial = path.with_name(f".partial-{path.name}")
-    figure.savefig(partial, dpi=130, format="png", metadata={"Software": None})
-    partial.replace(path)
+    with atomic.replaced(path) as partial:
+        figure.savefig(partial, dpi=130, format="png", metadata={"Software": None})
 
 
 def finite(curve: Curve) -> Curve:

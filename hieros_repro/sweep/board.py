@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hieros_repro import atomic
 from hieros_repro.log import jsonl
 from hieros_repro.log.timing import duration
 from hieros_repro.records import UserError
@@ -56,7 +57,7 @@ class Board:
         return json.loads(path.read_text(encoding="utf8")) if path.exists() else {}
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:
-        _write(self.sweep / "sweep.json", json.dumps(facts, indent=1) + "\n")
+        atomic.write(self.sweep / "sweep.json", json.dumps(facts, indent=1) + "\n")
 
     def register(self, name: str, overrides: list[str], steps: int) -> None:
         """Lists a job that could not be known beforehand: a trial of a search."""
@@ -101,7 +102,7 @@ class Board:
     def note(self, name: str, outcome: str, text: str = "") -> None:
         path = self.folder / "notes" / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, json.dumps(Note(outcome, text)._asdict()))
+        atomic.write(path, json.dumps(Note(outcome, text)._asdict()))
 
     def notes(self) -> dict[str, Note]:
         paths = sorted((self.folder / "notes").glob("[!.]*.json"))
@@ -211,9 +212,3 @@ def follow(path: Path, ended: Any, pause: float = 0.5) -> None:
         if last:
             return
         time.sleep(pause)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".partial-{path.name}")
-    partial.write_text(text, encoding="utf8")
-    partial.replace(path)

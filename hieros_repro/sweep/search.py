@@ -13,6 +13,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
+from hieros_repro import atomic
 from hieros_repro.records import UserError
 from hieros_repro.run.folder import RunFolder
 from hieros_repro.stats.table import markdown, number
@@ -80,5 +81,5 @@ def trials(sweep: Path) -> str:
     rows.sort(key=lambda row: row[0])
     table = [[str(place), *row] for place, (_, row) in enumerate(rows, start=1)]
     text = markdown(("", metric, *axes, "status", "folder"), table)
-    (sweep / "search.md").write_text(f"# Trials, best first ({direction} {metric})\n\n{text}\n", encoding="utf8")
+    atomic.write(sweep / "search.md", f"# Trials, best first ({direction} {metric})\n\n{text}\n")
     return text

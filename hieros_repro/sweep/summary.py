@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hieros_repro import atomic
 from hieros_repro.findings import archive, finding
 from hieros_repro.findings.declared import agreed, declarations, steadiness
 from hieros_repro.findings.finding import Row
@@ -49,10 +50,10 @@ def refresh(folder: Path) -> dict[str, Any]:
             *(f"warning: {text}" for text in finding.margins(list(rows.values()))),
         ],
     }
-    _write(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    atomic.write(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     table = [_cells(name, row) for name, row in summary["groups"].items()]
-    _write(folder / "summary.csv", to_csv(HEADER, table))
-    _write(folder / "summary.md", _page(facts, table, summary))
+    atomic.write(folder / "summary.csv", to_csv(HEADER, table))
+    atomic.write(folder / "summary.md", _page(facts, table, summary))
     curves = {name: {str(seed): curve for seed, curve in row.curves.items()} for name, row in rows.items() if row.curves}
     finals = {name: {str(seed): value for seed, value in row.values.items()} for name, row in rows.items() if row.values}
     if finals or curves:
@@ -186,9 +187,3 @@ def _page(facts: Mapping[str, Any], table: list[list[str]], summary: Mapping[str
         (run["folder"], run["status"], _shown(run["value"]), run["parameters"] or "-") for run in runs
     ])]  # fmt: skip
     return "\n".join(lines)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".partial-{path.name}")
-    partial.write_text(text, encoding="utf8")
-    partial.replace(path)

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hieros_repro import atomic
 from hieros_repro.determinism.fingerprint import digest_tree
 from hieros_repro.records import Memory, Rows
 from hieros_repro.replay import filing
@@ -93,15 +94,13 @@ def test_a_state_names_the_files_that_hold_steps_of_the_buffer_and_no_others(tmp
 
 
 def test_a_state_is_told_when_its_files_are_durable_and_no_sooner(tmp_path, monkeypatch):
-    synced: list[list[str]] = []
-    monkeypatch.setattr(filing, "sync", lambda folder: synced.append(names(folder)))
+    """Files and their names."""
+    synced: set[str] = set()
+    sync = atomic.sync
+    monkeypatch.setattr(atomic, "sync", lambda path: (sync(path), synced.update(names(path) if path == tmp_path else ()))[0])
     replay = filled(tmp_path)
-    replay.state()
-    assert synced == [[named(33 * n, 33 * (n + 1)) for n in range(4)]]
-    add(replay, 50, 52).state()
-    assert len(synced) == 1  # no file came
-    add(replay, 52, 60).state()
-    assert len(synced) == 2
+    assert {name for name, *_ in replay.state()["files"]} == {named(33 * n, 33 * (n + 1)) for n in range(4)} == synced
+    assert {name for name, *_ in add(replay, 50, 60).state()["files"]} == synced and len(synced) == 5
 
 
 def test_a_sparse_stream_keeps_only_files_alive_that_a_window_can_reach(tmp_path):

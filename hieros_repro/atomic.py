@@ -1,0 +1,42 @@
+"""Files that are complete or absent: written aside, brought to the disk, and then put in their place."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+PARTIAL = (
+    ".partial-"  # how the names of what is being written begin; whoever owns a folder may delete what a crash left of them
+)
+
+
+@contextlib.contextmanager
+def replaced(path: Path, shared: bool = False) -> Iterator[Path]:
+    """A file to be written beside `path`, which then takes the place of what is there, durably. Where anything fails, what is
+    there stays. `shared`: several processes may write it at once; the last one to be done wins."""
+    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}" if shared else f"{PARTIAL}{path.name}")
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write(path: Path, content: str | bytes, shared: bool = False) -> None:
+    """The content of a file, all of it or nothing."""
+    with replaced(path, shared) as partial:
+        partial.write_bytes(content.encode("utf8") if isinstance(content, str) else content)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk, as far as it may be opened."""
+    with contextlib.suppress(PermissionError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

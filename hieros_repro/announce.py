@@ -40,6 +40,8 @@ def start(start: Start, asked: list[str], loop: Loop) -> str:
         lines.append(f"starts from {start.checkpoint}")
     lines += [f"parameters  {_parameters(loop.parts.agent.parts())}", f"size        {size_name(plain['size'])}"]
     lines.append(f"memory      {_memory(loop)}")
+    if start.checkpoint is None and loop.plan.collect and (first := _collected_first(plain)):
+        lines.append(f"collecting  {first:,} steps first (replay.min_size), then learning")
     for known in (replay.facts() for replay in loop.parts.replays.values()):
         if known:
             part = f", {known['part']}" if known["part"] else ""
@@ -53,6 +55,13 @@ def start(start: Start, asked: list[str], loop: Loop) -> str:
         lines.append("not default " + f"\n{'':<12}".join(f"{path} = {new!r} ({old!r})" for path, (old, new) in changed.items()))
     lines += [f"warning     {text}" for text in loop.parts.hardware.warnings()]
     return "\n".join(lines)
+
+
+def _collected_first(config: Mapping[str, Any]) -> int:
+    """How many steps there must be of its own before an agent learns."""
+    replay = config.get("replay") or {}
+    recorded = replay.get("dataset") is not None and replay["dataset_share"] == 1
+    return 0 if recorded else replay.get("min_size", 0)
 
 
 def _parameters(parts: Mapping[str, int]) -> str:
@@ -106,7 +115,7 @@ def nothing_to_do(start: Start) -> str:
     assert start.finished is not None
     results = start.finished["results"]
     return f"finished already, nothing is left to do; run.steps=<more than {results['step']}> extends it\n" + end(
-        start.folder, results
+        start.folder, results, start.config
     )
 
 
@@ -115,9 +124,10 @@ def _latest(folder: Path) -> dict[str, Any]:
     return {name: value for row in jsonl.read(folder / "metrics.jsonl") for name, value in row.items()}
 
 
-def end(folder: Path, results: Mapping[str, Any]) -> str:
+def end(folder: Path, results: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> str:
     """How each level did last, the score, the folder, and the next useful commands."""
-    lines = [text for text in [levels.table(_latest(folder))] if text]
+    count = config["agent"].get("max_hierarchy", 0) if config else 0
+    lines = [text for text in [levels.table(_latest(folder), count)] if text]
     if "eval/score" in results:
         spread = f" +- {results['eval/score_std']:.1f}" if "eval/score_std" in results else ""
         lines.append(f"final score {results['eval/score']:.1f}{spread} over {results['eval/episodes']} greedy episodes")

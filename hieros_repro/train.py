@@ -66,7 +66,7 @@ def train(config: DictConfig, asked: list[str]) -> float | None:
                 loop.load(state) if state else log.load(None)
                 recorder.loaded(loop)
                 results = recorder.finish(loop, loop.run(), operations)
-            log.say(announce.end(folder.path, results))
+            log.say(announce.end(folder.path, results, plain))
         except BaseException as error:
             log.say(recorder.close(error))
             raise

@@ -51,6 +51,13 @@ def test_the_end_says_how_every_level_did_last(tmp_path):
     assert announce.end(tmp_path, RESULTS).startswith("level       entropy\nSubactor-0      0.5\nfinal score")
 
 
+def test_the_end_names_levels_that_have_not_learned(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "Subactor-0/entropy": 9.0}) + "\n")
+    assert "\nSubactor-1: no update yet (" in announce.end(tmp_path, RESULTS, {"agent": {"max_hierarchy": 2}})
+    assert "no update" not in announce.end(tmp_path, RESULTS, {"agent": {"max_hierarchy": 1}})
+    assert "no update" not in announce.end(tmp_path, RESULTS, {"agent": {}})
+
+
 @pytest.mark.parametrize("reached, words", [(4000, "converged   at step 4,000"), (None, "converged   not within this run")])
 def test_the_end_says_whether_the_target_was_reached(reached, words):
     assert words in announce.end(Path("x"), {**RESULTS, "convergence_step": reached})
@@ -88,6 +95,21 @@ def test_the_start_says_the_parameters_of_every_part(tmp_path):
     )
     total, *parts = (int(number.replace(",", "")) for number in line.groups())
     assert total == sum(parts) and min(parts) > 0
+    assert "\ncollecting  60 steps first (replay.min_size), then learning\n" in said
+
+
+@pytest.mark.parametrize(
+    ("replay", "first"),
+    [
+        (None, 0),
+        ({"length": 32}, 0),
+        ({"min_size": 60, "dataset": None, "dataset_share": 1.0}, 60),
+        ({"min_size": 60, "dataset": "data", "dataset_share": 0.5}, 60),
+        ({"min_size": 60, "dataset": "data", "dataset_share": 1.0}, 0),
+    ],
+)
+def test_what_is_collected_before_learning_is_told_where_an_agent_waits_for_it(replay, first):
+    assert announce._collected_first({"replay": replay}) == first
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,13 @@ def test_every_level_has_a_line_with_its_losses_rewards_and_entropy():
     ]
 
 
+def test_levels_that_have_not_learned_yet_are_named():
+    *_, last = table(OF_TWO, 4).split("\n")
+    assert last.startswith("Subactor-2, Subactor-3: no update yet")
+    assert table(OF_TWO, 2) == table(OF_TWO)
+    assert table({"step": 1}, 3) == ""  # nothing learned: that is said elsewhere
+
+
 def test_levels_are_in_the_order_of_their_numbers():
     metrics = {f"Subactor-{i}/entropy": float(i) for i in (10, 2, 0)}
     assert [line.split() for line in table(metrics).split("\n")] == [

@@ -15,11 +15,11 @@ from hieros_repro.determinism.keys import Key
 from hieros_repro.records import Space, Spaces
 from hieros_repro.world.base import Latent
 from tests.agent import making
+from tests.agent.filming import SEES, noise_of
 from tests.runs import compose
 
 TINY = ("agent.batch_size=4", "agent.batch_length=8", "agent.imag_horizon=8", "agent.replay_context=0", "world.deter=16")
 WIDTHS = [f"size.{name}={n}" for name, n in {"depth": 4, "stoch": 4, "classes": 4, "units": 16, "head_units": 16}.items()]
-SEES = Spaces({"vector": making.VECTOR, "camera": making.IMAGE}, making.DISCRETE)
 GOALS = ("goals_manager", "goals_prior", "goals_replay")
 UNTOLD = torch.zeros(4, 0)  # nothing comes from above
 
@@ -37,10 +37,6 @@ def batch_of(agent, spaces=SEES):
     return windows
 
 
-def noise_of(agent, batch):
-    return agent.hardware.to_device(agent.film_noise(Key(5)("eval", 100, "dream"), batch))
-
-
 @pytest.fixture(scope="module")
 def director():
     return agent_of("director")
@@ -54,19 +50,6 @@ def batch(director):
 @pytest.fixture(scope="module")
 def noise(director, batch):
     return noise_of(director, batch)
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """What frames are made of: (title, heads, rows)."""
-    found = []
-
-    def grid(title, heads, rows):
-        found.append((title, heads, {row.name: row for row in rows}))
-        return np.zeros((2, 2, 3), np.uint8)
-
-    monkeypatch.setattr(film, "grid", grid)
-    return found
 
 
 def seen_by(agent, batch, noise):

@@ -8,22 +8,17 @@ from hieros_repro.agent import film
 from hieros_repro.determinism.fingerprint import digest_tree
 from hieros_repro.determinism.keys import Key
 from hieros_repro.ops.transform import symexp
-from hieros_repro.records import Spaces
 from hieros_repro.world.base import Latent
 from tests.agent import making
 from tests.agent.dreaming import hieros
+from tests.agent.filming import SEES, noise_of
 from tests.agent.making import hardware
 
-SEES = Spaces({"vector": making.VECTOR, "camera": making.IMAGE}, making.DISCRETE)
 FILMS = ["open_loop", "open_loop_1", "open_loop_2", "goals_above", "goals_prior", "goals_replay"]
 
 
 def batch_of(agent):
     return hardware().to_device(making.experience(agent, SEES))
-
-
-def noise_of(agent, batch):
-    return hardware().to_device(agent.film_noise(Key(5)("eval", 100, "dream"), batch))
 
 
 @pytest.fixture(scope="module", params=["s5", "rssm"])
@@ -42,17 +37,9 @@ def noise(agent, batch):
 
 
 @pytest.fixture
-def drawn(monkeypatch):
-    """What frames are made of: (title, heads, rows)."""
-    found = []
-
-    def grid(title, heads, rows):
-        found.append((title, heads, {row.name: row for row in rows}))
-        return np.zeros((2, 2, 3), np.uint8)
-
-    monkeypatch.setattr(film, "grid", grid)
+def brief(monkeypatch):
+    """Films of goals of three steps."""
     monkeypatch.setattr(film, "STEPS", 3)
-    return found
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +73,7 @@ def down(agent, place, latent):
 # -- The films -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_world_has_a_film_of_what_it_foresees(agent, batch, noise, drawn):
+def test_every_world_has_a_film_of_what_it_foresees(agent, batch, noise, brief, drawn):
     films = agent.films(batch, noise)
     assert list(films) == FILMS
     length = agent.tiers[0].practice.batch_length
@@ -96,12 +83,12 @@ def test_every_world_has_a_film_of_what_it_foresees(agent, batch, noise, drawn):
         assert titles[place * length] == f"{of}step 1 of {length}: seen (context)"
 
 
-def test_a_tier_that_had_no_batch_yet_has_no_film(agent, batch, noise, drawn):
+def test_a_tier_that_had_no_batch_yet_has_no_film(agent, batch, noise, brief, drawn):
     some = {name: value for name, value in batch.items() if name != "windows_1"}
     assert list(agent.films(some, noise)) == [name for name in FILMS if name != "open_loop_1"]
 
 
-def test_upper_films_show_the_newest_state_of_each_window_as_the_worlds_below_decode_it(agent, batch, noise, drawn):
+def test_upper_films_show_the_newest_state_of_each_window_as_the_worlds_below_decode_it(agent, batch, noise, brief, drawn):
     agent.films(batch, noise)
     length, kept = agent.tiers[0].practice.batch_length, batch["windows_2"]["obs"]
     below = agent.tiers[1].who.world
@@ -110,7 +97,7 @@ def test_upper_films_show_the_newest_state_of_each_window_as_the_worlds_below_de
         assert np.array_equal(rows["truth"].images, down(agent, 1, state))
 
 
-def test_upper_films_show_what_the_upper_world_makes_of_its_context_and_dreams_then(agent, batch, noise, drawn):
+def test_upper_films_show_what_the_upper_world_makes_of_its_context_and_dreams_then(agent, batch, noise, brief, drawn):
     agent.films(batch, noise)
     tier, length, drew = agent.tiers[2], agent.tiers[0].practice.batch_length, noise["upper"]["2"]
     rows, start = tier.rows(batch["windows_2"])
@@ -143,7 +130,7 @@ def test_a_film_is_a_function_of_state_batch_and_noise_and_leaves_them_alone(age
 # -- Goals ---------------------------------------------------------------------------------------------------------------
 
 
-def test_the_lowest_level_pursues_the_goal_it_was_told_in_life(agent, batch, noise, drawn):
+def test_the_lowest_level_pursues_the_goal_it_was_told_in_life(agent, batch, noise, brief, drawn):
     agent.films(batch, noise)
     who, length = agent.tiers[0].who, agent.tiers[0].practice.batch_length
     rows, start = agent.tiers[0].rows(batch["windows"])
@@ -171,7 +158,7 @@ def test_beside_an_environment_are_the_goals_of_all_levels_that_have_one_lowest_
         assert image.shape == (16, 16, 3) and np.array_equal(image, down(agent, place, state)[0])
 
 
-def test_a_single_level_has_neither_goals_nor_upper_films(drawn):
+def test_a_single_level_has_neither_goals_nor_upper_films(brief, drawn):
     alone = hieros(SEES, "agent.max_hierarchy=1")
     batch = batch_of(alone)
     assert list(alone.films(batch, noise_of(alone, batch))) == ["open_loop"] and alone.beside(alone.initial(2)) == {}
@@ -183,7 +170,7 @@ def test_who_sees_no_images_makes_no_films():
     assert blind.films(batch, noise_of(blind, batch)) == {} and blind.beside(blind.initial(1)) == {}
 
 
-def test_levels_that_share_a_world_show_their_goals_too(drawn):
+def test_levels_that_share_a_world_show_their_goals_too(brief, drawn):
     shared = hieros(SEES, "agent.upper_world=null")
     batch = batch_of(shared)
     assert list(shared.films(batch, noise_of(shared, batch))) == ["open_loop", "goals_manager", "goals_prior", "goals_replay"]

@@ -1,52 +1,32 @@
 """Recurrent state-space models: the contract for both cells, and their equations by hand."""
 
 import math
-import re
 from collections.abc import Mapping
-from functools import cache
-from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from hieros_repro import build
 from hieros_repro.check import check
 from hieros_repro.determinism.keys import Key
-from hieros_repro.nn.block import Style
 from hieros_repro.nn.init import fill
 from hieros_repro.records import ConfigError, Space
 from hieros_repro.world.base import Latent, Observed
 from hieros_repro.world.rssm import GRU, RSSM, BlockGRU, Joint, gated
 from tests.runs import compose
-from tests.world.contract import ACTION, BATCH, OBSERVATION, STEPS, WorldContract, noise, observe, rows
-from tests.world.observations import DIRECTOR, DREAMER, count, filled, normal, view
+from tests.world.contract import BATCH, STEPS, WorldContract, noise, observe, rows
+from tests.world.making import assert_fault, of_size, plain, tiny
+from tests.world.observations import DIRECTOR, DREAMER, count, normal, view
 
-TINY = (
-    "size.deter=16", "size.units=16", "size.stoch=4", "size.classes=4", "size.depth=4", "size.layers=1", "size.head_units=16",
-    "world.head_units=16", "world.blocks=4", "world.head_scale=0.1",
-)  # fmt: skip
-
-
-@cache
-def settings(*overrides: str) -> dict[str, Any]:
-    found = OmegaConf.to_container(compose(*overrides).agent, resolve=True)
-    assert isinstance(found, dict)
-    return found["world"]
-
-
-def rssm(observation: Mapping[str, Space], action: int, style: Style, *overrides: str) -> RSSM:
-    return build.construct(settings(*overrides))(observation, action, style)
+TINY = ("size.units=16", "world.head_units=16", "world.blocks=4")
 
 
 def director(*changes: str) -> RSSM:
-    return filled(rssm(OBSERVATION, ACTION, DIRECTOR, "agent=director", *TINY, *changes))
+    return tiny(DIRECTOR, "agent=director", *TINY, *changes)
 
 
 def dreamer(*changes: str) -> RSSM:
-    free = () if any(change.startswith("world.free_nats") for change in changes) else ("world.free_nats=0.0",)
-    return filled(rssm(OBSERVATION, ACTION, DREAMER, "agent=dreamer", *TINY, *free, *changes))
+    return tiny(DREAMER, "agent=dreamer", *TINY, *plain(*changes))
 
 
 class TestDirectors(WorldContract):
@@ -70,7 +50,7 @@ class TestMixed(WorldContract):
 
     @staticmethod
     def make(observation: Mapping[str, Space], action: int) -> RSSM:
-        return filled(rssm(OBSERVATION, ACTION, DIRECTOR, "agent=director", *TINY, "world.cell=block", "world.unimix=0.01"))
+        return director("world.cell=block", "world.unimix=0.01")
 
 
 # -- Cells, by hand ------------------------------------------------------------------------------------------------------
@@ -301,7 +281,7 @@ def test_every_loss_reaches_what_the_world_saw_through_the_draw():
 
 
 def test_directors_parameters_are_as_many_as_published():
-    world = rssm(
+    world = of_size(
         {"image": view(64)}, 5, DIRECTOR, "agent=director", "size=paper", "world.image_padding=valid", "world.head_units=512"
     )
     recurrent = ("cell", "prior_body", "prior_out", "posterior_body", "posterior_out", "first")
@@ -328,10 +308,7 @@ def test_directors_parameters_are_as_many_as_published():
     ],
 )
 def test_what_cannot_be_split_in_blocks_is_a_fault_of_its_key(changes, key, problem):
-    with pytest.raises(ConfigError) as caught:
-        check(compose("agent=director", *changes))
-    [fault] = caught.value.faults
-    assert fault.key == f"agent.world.{key}" and re.search(problem, fault.problem)
+    assert_fault(key, problem, *changes)
 
 
 def test_a_dense_cell_takes_any_width():

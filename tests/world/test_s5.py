@@ -1,31 +1,23 @@
 """The world model of state-space blocks: the contract in several shapes, and what sets it apart from recurrent cells."""
 
 import math
-import re
 from collections.abc import Mapping
-from functools import cache
-from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional
 
-from hieros_repro import build
-from hieros_repro.check import check, parameters
+from hieros_repro.check import parameters
 from hieros_repro.hardware.recording import Recorded
 from hieros_repro.nn.block import Style
 from hieros_repro.ops.transform import symlog
-from hieros_repro.records import ConfigError, Space
+from hieros_repro.records import Space
 from hieros_repro.world.base import Rows
 from hieros_repro.world.rssm import RSSM
 from hieros_repro.world.s5 import S5
-from tests.runs import compose
 from tests.world.contract import (
-    ACTION,
     BATCH,
-    OBSERVATION,
     STEPS,
     WorldContract,
     near,
@@ -35,24 +27,14 @@ from tests.world.contract import (
     rows,
     same,
 )
-from tests.world.observations import DIRECTOR, count, filled, normal, view
+from tests.world.making import assert_fault, of_size, plain, tiny
+from tests.world.observations import DIRECTOR, count, normal, view
 
-TINY = (
-    "agent=director", "world=s5", "size.deter=16", "size.units=12", "size.stoch=4", "size.classes=4", "size.depth=4",
-    "size.layers=1", "size.head_units=16", "world.state=8", "world.blocks=2", "world.layers=2", "world.head_scale=0.1",
-)  # fmt: skip
-
-
-@cache
-def settings(*overrides: str) -> dict[str, Any]:
-    found = OmegaConf.to_container(compose(*overrides).agent, resolve=True)
-    assert isinstance(found, dict)
-    return found["world"]
+TINY = ("agent=director", "world=s5", "size.units=12", "world.state=8", "world.blocks=2", "world.layers=2")
 
 
 def s5(*changes: str, style: Style = DIRECTOR) -> S5:
-    free = () if any(change.startswith("world.free_nats") for change in changes) else ("world.free_nats=0.0",)
-    return filled(build.construct(settings(*TINY, *free, *changes))(OBSERVATION, ACTION, style))
+    return tiny(style, *TINY, *plain(*changes))
 
 
 class TestS5(WorldContract):
@@ -241,8 +223,7 @@ def test_updates_and_dreams_of_several_steps_are_recorded_with_equal_bits(form):
 
 def test_parameters_are_as_many_as_published():
     """Of 18 actions on 64x64 pictures, Hieros' dynamics have 3.30 million."""
-    changes = ("agent=director", "world=s5", "size=small")
-    world = build.construct(settings(*changes))({"image": view(64)}, 18, DIRECTOR)
+    world = of_size({"image": view(64)}, 18, DIRECTOR, "agent=director", "world=s5", "size=small")
     dynamics = ("inner", "between", "out", "read", "prior_body", "prior_out", "posterior_body", "posterior_out", "first")
     spaces = world.between.spaces
     twice = (spaces.output.numel() + spaces.rate.numel()) // 2  # complex there, counted as one number each
@@ -269,10 +250,7 @@ def test_both_kinds_of_world_have_the_shared_settings_once():
     ],
 )
 def test_what_cannot_be_is_a_fault_of_its_key(changes, key, problem):
-    with pytest.raises(ConfigError) as caught:
-        check(compose("agent=director", "world=s5", *(f"+{c}" if "free_nat=" in c else c for c in changes)))
-    [fault] = caught.value.faults
-    assert fault.key == f"agent.world.{key}" and re.search(problem, fault.problem)
+    assert_fault(key, problem, "world=s5", *(f"+{c}" if "free_nat=" in c else c for c in changes))
 
 
 def test_the_least_kl_is_that_of_free_nats_under_both_weights():

@@ -24,11 +24,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hieros_repro.check import TRAIN, Page, check, nearest
+from hieros_repro.check import TRAIN, Page, check
+from hieros_repro.composition import composed, distinct, located, seed_faults
 from hieros_repro.determinism.settings import environment, restart_with
 from hieros_repro.records import ConfigError, Failed, Fault, Stopped, UserError
 from hieros_repro.sweep.launch import missing, missing_sweeper
-from hieros_repro.sweep.search import examples, is_search
+from hieros_repro.sweep.search import ends, examples, is_search
 
 FINISHED, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
 PACKAGE = Path(__file__).resolve().parent
@@ -151,19 +152,21 @@ def prepare(verb: Verb, overrides: list[str], multirun: bool, config_dir: str | 
     faults: list[Fault] = []
     with composer(config_dir) as compose:
         jobs, parsed = jobs_of(verb.config_name, overrides, multirun)
-        faults += _seed_faults(jobs)
+        faults += seed_faults(jobs)
         faults += _folder_faults(parsed) if multirun else []
-        configs = [composed(verb, compose, job, faults) for job in distinct(jobs)]
-        node = hydras(verb.config_name, overrides, faults) if not faults else None
-    composable = [config for config in configs if config is not None]
-    if not faults:
-        _set_environment(composable)
+        found: list[tuple[list[str], list[Fault]]] = [(job, []) for job in distinct(jobs)]
+        configs = [composed(verb.config_name, compose, job, own) for job, own in found]
+        node = hydras(verb.config_name, overrides, faults) if not any([faults, *(own for _, own in found)]) else None
+    if node is not None:
+        _set_environment([config for config in configs if config is not None])
     checked = []
-    for config in composable:
+    for config, (_, own) in zip(configs, found, strict=True):
         try:
-            checked.append(check(config, verb.page))
+            checked += [check(config, verb.page)] if config is not None else []
         except ConfigError as error:
-            faults += [fault for fault in error.faults if fault.key not in {known.key for known in faults}]
+            own += [fault for fault in error.faults if fault.key not in {known.key for known in own}]
+    told = located(found, [override.key_or_group for override in parsed if override.is_sweep_override()])
+    faults += [fault for fault in told if fault.key not in {known.key for known in faults}]
     if faults:
         raise ConfigError(faults)
     if node is not None and not multirun and is_search(node):
@@ -234,9 +237,9 @@ def jobs_of(config_name: str, overrides: list[str], multirun: bool) -> tuple[lis
 
 
 def hydras(config_name: str, overrides: list[str], faults: list[Fault]) -> dict[str, Any] | None:
-    """Hydra's own node, as it would be for these overrides, of which those with several values do not count."""
+    """Hydra's own node, as it would be for these overrides; of those with several values, with the first."""
     parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(overrides)
-    single = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+    single = [ends(override)[0] if override.is_sweep_override() else str(override.input_line) for override in parsed]
     try:
         config = hydra.compose(config_name=config_name, overrides=single, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -287,80 +290,3 @@ def typed(overrides: list[str]) -> list[str]:
 
 def _key(override: str) -> str:
     return override.partition("=")[0]
-
-
-# -- What was typed ----------------------------------------------------------------------------------------------------
-
-
-def distinct(jobs: list[list[str]]) -> list[list[str]]:
-    """One job per distinct set of overrides, seeds aside: what there is to check."""
-    found: dict[tuple[str, ...], list[str]] = {}
-    for job in jobs:
-        found.setdefault(tuple(override for override in job if not override.startswith("seed=")), job)
-    return list(found.values())
-
-
-def _seed_faults(jobs: list[list[str]]) -> Iterator[Fault]:
-    seeds = {override[5:]: None for job in jobs for override in job if override.startswith("seed=")}
-    wrong = [seed for seed in seeds if not seed.isdigit() or int(seed) >= 2**31]
-    if wrong:
-        yield Fault("seed", f"{', '.join(map(repr, wrong))} is not allowed; it must be an integer between 0 and {2**31 - 1}")
-
-
-def composed(verb: Verb, compose: Callable[..., DictConfig], overrides: list[str], faults: list[Fault]) -> DictConfig | None:
-    """Composes; where Hydra refuses, finds out all that is wrong and composes the rest."""
-    loader = GlobalHydra.instance().config_loader()
-    try:
-        return compose(config_name=verb.config_name, overrides=overrides)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        refusal = Fault("configuration", missing_sweeper(str(error)) or " ".join(str(error).split("\n")[:2]))
-    groups = [group for group in loader.list_groups("") if group != "hydra"]
-    parsed = OverridesParser.create(loader).parse_overrides(overrides)
-    before = len(faults)
-    chosen, good = [o for o in parsed if o.key_or_group in groups], []
-    for override in chosen:
-        wrong = list(_group_faults(override, loader))
-        faults += wrong
-        good += [] if wrong else [str(override.input_line)]
-    try:
-        known = list(_paths(compose(config_name=verb.config_name, overrides=good)))
-    except (HydraException, OmegaConfBaseException, ValueError):
-        faults.append(refusal)
-        return None
-    for override in parsed:
-        if override in chosen:
-            continue
-        if override.is_add() or override.is_force_add() or override.key_or_group in known:
-            good.append(str(override.input_line))
-        else:
-            faults.append(Fault(override.key_or_group, _unknown_path(override.key_or_group, known, groups)))
-    if len(faults) == before:
-        faults.append(refusal)
-        return None
-    return compose(config_name=verb.config_name, overrides=good)
-
-
-def _group_faults(override: Override, loader: Any) -> Iterator[Fault]:
-    options = [name for name in loader.get_group_options(override.key_or_group) if not name.startswith("_")]
-    value = override.value()
-    for name in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
-        if name not in options:
-            yield Fault(override.key_or_group, f"there is no {name!r}; there are {', '.join(options)}{nearest(name, options)}")
-
-
-def _paths(config: Any, prefix: str = "") -> Iterator[str]:
-    for key in config:
-        path = f"{prefix}{key!s}"
-        yield path
-        if OmegaConf.is_dict(config._get_node(key)) and not OmegaConf.is_missing(config, key):
-            yield from _paths(config._get_node(key), f"{path}.")
-
-
-def _unknown_path(path: str, known: list[str], groups: list[str]) -> str:
-    """The nearest full path, or the same last name elsewhere."""
-    last = path.rpartition(".")[2]
-    elsewhere = [name for name in known if name.rpartition(".")[2] == last]
-    if elsewhere:
-        return f"unknown key; did you mean {' or '.join(elsewhere[:3])}?"
-    everything = list(dict.fromkeys([*known, *groups]))
-    return f"unknown key{nearest(path, everything, count=2) or nearest(last, [n.rpartition('.')[2] for n in known])}"

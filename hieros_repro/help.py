@@ -29,12 +29,14 @@ def page(name: str, about: str, overrides: list[str]) -> str:
     chosen = _choices(conf() / "agent" / f"{chosen.get('agent')}.yaml") | chosen
     chosen = {group: re.sub(r"\$\{(\w+)\}", lambda other: chosen[other[1]], str(option)) for group, option in chosen.items()}
     lines = [USAGE.format(about=about.strip() + "\n", name=name)]
-    groups = {group: _options(group) for group in chosen if (conf() / group).is_dir() and group != "hydra"}
+    known = [*chosen, *(brought() if "agent" in chosen else ())]
+    groups = {group: _options(group) for group in known if (conf() / group).is_dir() and group != "hydra"}
     if groups:
         lines.append("Groups (chosen ones marked):")
         for group, options in groups.items():
-            marked = [f"[{option}]" if option == chosen[group] else option for option in options]
-            lines.append(f"  {group:<13} {'  '.join(marked)}")
+            marked = [f"[{option}]" if option == chosen.get(group) else option for option in options]
+            whose = "" if group in chosen else f"    (of agent={', '.join(brought()[group])})"
+            lines.append(f"  {group:<13} {'  '.join(marked)}{whose}")
         lines.append("")
     for page in _pages(main):
         lines += [*_lines([page]), ""]
@@ -49,6 +51,15 @@ def page(name: str, about: str, overrides: list[str]) -> str:
 
 def _options(group: str) -> list[str]:
     return sorted(path.stem for path in (conf() / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def brought() -> dict[str, list[str]]:
+    """Groups that there are only with some agents -> those agents."""
+    found: dict[str, list[str]] = {}
+    for agent in _options("agent"):
+        for group in _choices(conf() / "agent" / f"{agent}.yaml"):
+            found.setdefault(group, []).append(agent)
+    return {group: agents for group, agents in found.items() if (conf() / group).is_dir()}
 
 
 def _choices(path: Path) -> dict[str, str]:

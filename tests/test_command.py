@@ -84,6 +84,19 @@ def refusal(*typed: str) -> str:
         (["-m", "seed=1,x"], ["seed: 'x' is not allowed"]),
         (["-m", "seed=1,2", "agent.clip=0.1,wide"], ["agent.clip: 'wide' is not allowed; it must be a number"]),
         (["-m", "agent=ppo,pppo"], ["agent: there is no 'pppo'; there are "]),
+        (["agent=ppo", "world=s5"], ["world: 's5' is of no use: agent=ppo has no world, as director, dreamer, hieros"]),
+        (["experiment=cartpole_dqn", "world=s5"], ["world: 's5' is of no use: agent=dqn has no world"]),
+        (["agent=random", "replay=uniform"], ["replay: 'uniform' is of no use: agent=random has no replay, as director, dqn"]),
+        (["agent=ppo", "world=s6"], ["world: there is no 's6'; there are rssm, rssm_block, s5"]),
+        (
+            ["agent=ppo", "world=s5", "run.stps=3"],
+            ["world: 's5' is of no use", "run.stps: unknown key; did you mean run.steps?"],
+        ),
+        (["agent.batch_size=4"], ["agent.batch_size: unknown key; did you mean agent.minibatch_size?"]),
+        (["agent.nothing_like_it=4"], ["agent.nothing_like_it: unknown key\n"]),
+        (["-m", "agent=dreamer,ppo", "agent.batch_size=4"], ["agent.minibatch_size? (with agent=ppo)"]),
+        (["-m", "agent=ppo,dreamer", "world=s5", "seed=1,2"], ["agent=ppo has no world, as ", " have (with agent=ppo)"]),
+        (["-m", "seed=1,2", "agent.clip=wide"], ["agent.clip: 'wide' is not allowed; it must be a number at least 0\n"]),
         (["-m", "seed=1,2", "determinism=strict,off"], ["cannot vary within one sweep: run two sweeps"]),
         (["-m", "seed=1,2", "hydra/launcher=jobli"], ["hydra/launcher: 'jobli' is not available; there are basic"]),
     ],
@@ -91,7 +104,16 @@ def refusal(*typed: str) -> str:
 )
 def test_what_is_wrong_is_named_with_what_is_allowed_and_nothing_is_made(typed, texts):
     text = refusal(*typed)
-    assert [t for t in texts if t not in text] == [], text
+    assert [t for t in texts if t not in f"{text}\n"] == [], text
+    assert "Could not override" not in text and "not in struct" not in text
+
+
+@pytest.mark.parametrize(
+    "typed", [["agent=director,dreamer", "agent.batch_size=4"], ["agent=glob(dream*)", "agent.batch_size=4", "seed=1,2"]]
+)
+def test_a_sweep_over_agents_may_set_what_they_share_and_the_default_has_not(typed, tmp_path):
+    folder = prepare(VERB, [*typed, "env=dummy", f"sweep.dir={tmp_path / 'sweep'}"], True)
+    assert folder == tmp_path / "sweep" and (folder / "sweep.json").exists()
 
 
 def test_a_launcher_that_is_not_installed_names_its_extra():

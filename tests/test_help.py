@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from hieros_repro.help import page
-from tests.runs import command, compose, environment
+from tests.runs import ROOT, command, compose, environment
 
 CHOICES = [
     ("train",),
@@ -46,6 +46,22 @@ def test_groups_are_listed_with_the_chosen_option_marked():
     assert re.search(r"^  agent +director  dqn  dreamer  hieros  hieros_compat  ppo  \[random\]", text, re.MULTILINE)
     assert re.search(r"^  determinism +\[off\]  strict  warn$", text, re.MULTILINE)
     assert "_vector" not in text
+
+
+@pytest.mark.parametrize("verb", ["train", "verify", "dataset"])
+def test_groups_that_only_some_agents_have_are_listed_with_those(verb):
+    agents = "director, dreamer, hieros, hieros_compat"
+    text = page(verb, "", ["agent=random"])
+    assert re.search(rf"^  world +rssm  rssm_block  s5    \(of agent={agents}\)$", text, re.MULTILINE)
+    assert re.search(r"^  replay .*  uniform    \(of agent=director, dqn, ", text, re.MULTILINE)
+    assert re.search(r"^  world +rssm  \[rssm_block\]  s5$", page(verb, "", ["agent=dreamer"]), re.MULTILINE)
+
+
+def test_every_group_of_a_verb_is_listed():
+    groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} - {"hydra", "__pycache__"}
+    for verb in ("train", "verify"):
+        assert groups == set(re.findall(r"^  (\w+) +(?:\[?[\w-]+\]?  )+", page(verb, "", []), re.MULTILINE))
+    assert "Groups" not in page("evaluate", "", [])  # it has none
 
 
 @pytest.mark.parametrize(

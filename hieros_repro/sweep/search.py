@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 
 from hieros_repro import atomic
 from hieros_repro.records import UserError
@@ -51,7 +51,7 @@ def silence() -> None:
 def ends(override: Override) -> tuple[str, str]:
     """The first and the last of an override's values: what can be checked of it before the search."""
     key, value = override.get_key_element(), override.value()
-    if override.is_discrete_sweep():
+    if override.is_discrete_sweep() or isinstance(override.value(), Glob):
         values = list(override.sweep_string_iterator())
         return f"{key}={values[0]}", f"{key}={values[-1]}"
     return f"{key}={value.start}", f"{key}={value.end}"  # type: ignore[union-attr]

@@ -196,6 +196,7 @@ def test_a_broken_claim_about_a_run_is_seen_and_said_where(tmp_path):
     assert process("train", *short(folder, *chosen(Unrepeatable), "run.steps=150", loose), cwd=tmp_path).returncode == 0
     done = process("verify", "claim=same_seed", f"run={folder}", "verify_steps=null", cwd=tmp_path, TMPDIR=str(tmp_path))
     assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("  claim same_seed: Two fresh processes")
     assert re.search(r"same_seed +BROKEN +first difference: observation at step \d+ \(update \d+\)", done.stdout)
     assert "reward" in done.stdout
     assert len(re.findall(r"digest [0-9a-f]{16}", done.stdout)) >= 2
@@ -207,6 +208,7 @@ def test_a_broken_claim_about_a_run_is_seen_and_said_where(tmp_path):
 def test_an_environment_that_does_not_come_back_breaks_every_claim(tmp_path):
     done = process("verify", "claim=same_seed", *chosen(Unrepeatable), "verify_steps=150", cwd=tmp_path, TMPDIR=str(tmp_path))
     assert done.returncode == 1, done.stderr
+    assert "\n  run baseline: 150 steps\n" in done.stderr  # said before it is tried
     assert re.search(
         r"same_seed +BROKEN +env: Unrepeatable CartPole-v1 does not come back exactly, so exact resume is", done.stdout
     )

@@ -29,6 +29,11 @@ FILES = ("metrics.jsonl", "episodes.jsonl", "ledger.jsonl")
 STOPPED = 75
 
 
+def say(text: str) -> None:
+    """What is being done, for who waits; standard output has the results alone."""
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
 class Bench:
     """Makes runs of one configuration, as a user would, in a folder of its own."""
 
@@ -65,6 +70,7 @@ class Bench:
     def make(self, name: str, *overrides: str, cwd: Path | None = None, **environment: str) -> Path:
         """One run, from start to end."""
         folder = self.folder / name
+        say(f"run {name}: {self.steps:,} steps{' with ' if overrides else ''}{' '.join(overrides)}")
         done = subprocess.run(
             self.command(f"run.dir={folder}", *overrides), cwd=cwd or self.folder, env=_environment(environment),
             capture_output=True, text=True,
@@ -102,6 +108,7 @@ def resume(bench: Bench) -> str:
     for number in range(bench.kills):
         by_name = number % 2 and (pieces / "config.yaml").exists()
         command = bench.command(f"resume={pieces}") if by_name else bench.command(f"run.dir={pieces}", "resume=auto")
+        say(f"run pieces: start {number + 1}, to be interrupted at some instant")
         process = subprocess.Popen(
             command, cwd=bench.folder, env=_environment({}), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
@@ -149,6 +156,7 @@ def sweep(bench: Bench) -> str:
     for name, arguments in launchers.items():
         folder = bench.folder / f"sweep-{name}"
         command = bench.command(f"seed={bench.seed},{other}", f"sweep.dir={folder}", *arguments, sweep=True)
+        say(f"sweep {name}: 2 seeds")
         done = subprocess.run(command, cwd=bench.folder, env=_environment({}), capture_output=True, text=True)
         if done.returncode:
             raise UserError(f"the {name} sweep ended with code {done.returncode}:\n{done.stderr.strip()[-2000:]}")

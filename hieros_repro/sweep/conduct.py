@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hieros_repro.run.folder import invocation
 from hieros_repro.sweep import board, search
 from hieros_repro.sweep.board import Board
 
@@ -58,22 +59,31 @@ def verdict(folder: Path) -> int:
     found, facts = notes.notes(), notes.facts()
     asked = facts["started"] if not facts["search"] else list(found)
     failed = {name: found[name].text for name in found if found[name].outcome == "failed"}
+    stopped = [name for name in asked if name in found and found[name].outcome == "stopped"]
     lost = [name for name in asked if name in found and found[name].outcome == "running"]
     waiting = [name for name in asked if name not in found]
+    ahead = "; ".join(filter(None, (_named("to go on with", [*lost, *stopped]), _named("to begin", waiting))))
+    again = f"{ahead or 'nothing is left to do'}; the same command goes on: {invocation('train')} {facts['command']}"
     if facts["search"]:
         print(search.trials(folder))
-    if notes.stopping() or any(note.outcome == "stopped" for note in found.values()):
-        print("the sweep was stopped; the same command goes on with it", file=sys.stderr)
+    if notes.stopping() or stopped:
+        print(f"the sweep was stopped: {again}", file=sys.stderr)
         return STOPPED
     for name, text in failed.items():
         print(f"failed: {name}: {text.splitlines()[0] if text else ''}", file=sys.stderr)
     for name in lost:
-        print(f"lost: {name}: its process ended without a word; the same command goes on with it", file=sys.stderr)
+        print(f"lost: {name}: its process ended without a word", file=sys.stderr)
     for name in waiting:
-        print(f"not begun: {name}: the sweep ended before it; the same command goes on with it", file=sys.stderr)
+        print(f"not begun: {name}: the sweep ended before it", file=sys.stderr)
     if failed or lost or waiting:
         total, counts = len(set(asked) | set(found)), {"failed": len(failed) + len(lost), "not begun": len(waiting)}
         told = ", ".join(f"{count} of {total} runs {what}" for what, count in counts.items() if count)
         print(f"error: {told}", file=sys.stderr)
+        if lost or waiting:
+            print(again, file=sys.stderr)
         return FAILED
     return FINISHED
+
+
+def _named(what: str, names: list[str]) -> str:
+    return f"{what}: {', '.join(names)}" if names else ""

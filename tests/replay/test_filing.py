@@ -100,7 +100,7 @@ def test_a_state_is_told_when_its_files_are_durable_and_no_sooner(tmp_path, monk
     monkeypatch.setattr(atomic, "sync", lambda path: (sync(path), synced.update(names(path) if path == tmp_path else ()))[0])
     replay = filled(tmp_path)
     assert {name for name, *_ in replay.state()["files"]} == {named(33 * n, 33 * (n + 1)) for n in range(4)} == synced
-    assert {name for name, *_ in add(replay, 50, 60).state()["files"]} == synced and len(synced) == 5
+    assert {name for name, *_ in add(replay, 50, 60).state()["files"]} < synced and len(synced) == 5
 
 
 def test_a_sparse_stream_keeps_only_files_alive_that_a_window_can_reach(tmp_path):

@@ -132,7 +132,7 @@ def _replayer(notes: list[Any], last: list[_Slot]) -> Callable[..., Any]:
         known: dict[int, Tensor] = dict(enumerate(values))
         for (func, args, kwargs, made), over in zip(steps, ends, strict=True):
             result = func(*_filled(args, known), **dict(zip(kwargs, _filled(kwargs.values(), known), strict=True)))
-            tensors = [result] if isinstance(result, Tensor) else [t for t in result if isinstance(t, Tensor)]
+            tensors = [result] if isinstance(result, Tensor) else [t for t in result or () if isinstance(t, Tensor)]
             known.update(zip(made, tensors, strict=True))
             for slot in over:
                 del known[slot]

@@ -300,7 +300,9 @@ class Grouped(Optimiser):
         if not factors:
             return gradient
         factor = factors[0] if len(factors) == 1 else factors[0] * factors[1]
-        return torch.cat(torch._foreach_mul(gradient.split(self.pieces), factor.unbind()))
+        clipped = gradient.clone()
+        torch._foreach_mul_(clipped.split(self.pieces), factor.unbind())
+        return clipped
 
 
 class GroupedAdam(Grouped):
@@ -317,7 +319,8 @@ class GroupedAdam(Grouped):
     def _direction(self, gradient: Tensor, *numbers: Tensor) -> Tensor:
         (eps,) = numbers
         self._follow(gradient, self.betas)
-        return self.mean / self.square.sqrt().add_(eps)
+        denominator = self.square.sqrt().add_(eps)
+        return torch.div(self.mean, denominator, out=denominator)
 
 
 class LaProp(Grouped):

@@ -1,7 +1,7 @@
 """Squashing of magnitudes, and numbers as weights over fixed bins."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -49,4 +49,16 @@ def two_hot_mean(logits: Float[Tensor, "*B K"], bins: Float[Tensor, "K"]) -> Flo
 
 def two_hot_loss(logits: Float[Tensor, "*B K"], target: Float[Tensor, "*B"], bins: Float[Tensor, "K"]) -> Float[Tensor, "*B"]:
     """Cross entropy - sum_k w_k log p_k to the two-hot weights of a target, which is a constant to it."""
-    return -(two_hot(target.detach(), bins) * logits.float().log_softmax(-1)).sum(-1)
+    log_p = logits.float().log_softmax(-1)
+    if log_p.device.type != "cpu":  # where a gather's gradient takes many launches, and all weights at once take few
+        return -(two_hot(target.detach(), bins) * log_p).sum(-1)
+    neighbours, weights = _two_hot_pair(target.detach(), bins)
+    return -(weights * log_p.gather(-1, neighbours)).sum(-1)
+
+
+def _two_hot_pair(target: Float[Tensor, "*B"], bins: Float[Tensor, "K"]) -> tuple[Int[Tensor, "*B 2"], Float[Tensor, "*B 2"]]:
+    """Which two bins `two_hot` weighs, and how, to the bit; beyond the bins one of the weights is 0."""
+    target = target.float().contiguous()
+    low = (torch.searchsorted(bins, target, right=True) - 1).clamp(0, len(bins) - 2)
+    passed = ((target - bins[low]) / (bins[low + 1] - bins[low])).clamp(0.0, 1.0)
+    return torch.stack([low, low + 1], -1), torch.stack([1.0 - passed, passed], -1)

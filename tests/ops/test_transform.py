@@ -136,3 +136,16 @@ def test_half_precision_logits_are_computed_in_float32():
     target, wide = torch.linspace(-3, 9, 6), logits.float()
     assert torch.equal(two_hot_loss(logits, target, BINS), two_hot_loss(wide, target, BINS))
     assert torch.equal(two_hot_mean(logits, BINS), two_hot_mean(wide, BINS))
+
+
+def test_on_a_cpu_the_loss_looks_at_two_bins_alone_and_is_that_of_all_weights_to_the_bit():
+    bins, key = symexp_bins(255), Key(0)("data", "pair")
+    edges = torch.cat([bins, bins.nextafter(torch.tensor(torch.inf)), bins.nextafter(torch.tensor(-torch.inf))])
+    target = torch.cat([edges, torch.tensor([-1e30, 1e30, -0.0]), torch.from_numpy(key("target").normal((300,))) * 50])
+    logits = torch.from_numpy(key("logits").normal((len(target), 255)))
+    one, other = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    found, expected = two_hot_loss(one, target, bins), -(two_hot(target, bins) * other.log_softmax(-1)).sum(-1)
+    assert torch.equal(found, expected)
+    found.sum().backward()
+    expected.sum().backward()
+    assert torch.equal(one.grad, other.grad)

@@ -110,15 +110,22 @@ def roll_out(
 
 
 def trajectories(
-    who: Stack, dream: RollOut, meaning: Tensor, went_on: Float[Tensor, "N"], noise: Mapping[str, Tensor], pay: Pay
+    who: Stack,
+    dream: RollOut,
+    meaning: Tensor,
+    went_on: Float[Tensor, "N"],
+    noise: Mapping[str, Tensor],
+    pay: Pay,
+    rebuilt: Tensor | None,
 ) -> list[Trajectory]:
     """What each level learns from: the highest whole dreams, every other one pieces of k steps, each under one goal.
 
-    `meaning`: what the highest level was told, as states; `went_on`: whether the starts were no ends.
+    `meaning`: what the highest level was told, as states; `went_on`: whether the starts were no ends; `rebuilt`: what the code
+    made of the states arrived at, one after the other, if it has been asked already.
     """
     horizon, feature = len(dream.deter) - 1, dream.looks[..., : who.world.feature]
     proceeds = torch.cat([went_on.unsqueeze(0), who.world.proceeds(feature[1:])])
-    rewards = _rewards(who, dream, meaning, noise, pay)
+    rewards = _rewards(who, dream, meaning, noise, pay, rebuilt)
     found = []
     for i, level in enumerate(who.levels):
         period, highest = who.clock**i, i + 1 == len(who.levels)
@@ -135,7 +142,7 @@ def trajectories(
 
 
 def _rewards(
-    who: Stack, dream: RollOut, meaning: Tensor, noise: Mapping[str, Tensor], pay: Pay
+    who: Stack, dream: RollOut, meaning: Tensor, noise: Mapping[str, Tensor], pay: Pay, rebuilt: Tensor | None
 ) -> dict[str, Callable[[int], Tensor]]:
     """By name: a level's reward (H, N) for every step, computed when asked for."""
     arrived = dream.looks[1:, :, : who.world.feature]
@@ -149,7 +156,8 @@ def _rewards(
     def novelty(level: int) -> Tensor:
         if level:
             return novelty(0)
-        return who.goals.reward(who.goals.novelty(deter.flatten(0, 1), noise).unflatten(0, deter.shape[:2]))
+        unknown = who.goals.novelty(deter.flatten(0, 1), noise, rebuilt)
+        return who.goals.reward(unknown.unflatten(0, deter.shape[:2]))
 
     def goal(level: int) -> Tensor:
         goals = meaning if level + 1 == len(who.levels) else who.goals.meaning(dream.aims[level])

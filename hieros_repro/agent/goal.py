@@ -51,12 +51,15 @@ class Code(nn.Module, ABC):
         """For `losses` of that many rows and for `novelty` of that many states."""
 
     @abstractmethod
-    def losses(self, deter: Float[Tensor, "N D"], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """name -> scalar; their sum is what it minimises."""
+    def losses(self, deter: Float[Tensor, "N D"], noise: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """name -> scalar; their sum is what it minimises. And how it rebuilt the states, if `novelty` of the same ones would
+        rebuild them no differently."""
 
     @abstractmethod
-    def novelty(self, deter: Float[Tensor, "N D"], noise: Mapping[str, Tensor]) -> Float[Tensor, "N"]:
-        """How little is known of states."""
+    def novelty(
+        self, deter: Float[Tensor, "N D"], noise: Mapping[str, Tensor], rebuilt: Float[Tensor, "N D"] | None
+    ) -> Float[Tensor, "N"]:
+        """How little is known of states; `rebuilt`: by `losses`, if these are the states that it learned from."""
 
     def reward(self, measured: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """What is paid for a novelty, or for how near a goal is."""
@@ -91,10 +94,12 @@ class NoGoals(Code):
     def noise(self, key: Key, rows: int, states: int) -> Arrays:
         return {}
 
-    def losses(self, deter: Float[Tensor, "N D"], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {}
+    def losses(self, deter: Float[Tensor, "N D"], noise: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None]:
+        return {}, None
 
-    def novelty(self, deter: Float[Tensor, "N D"], noise: Mapping[str, Tensor]) -> Float[Tensor, "N"]:
+    def novelty(
+        self, deter: Float[Tensor, "N D"], noise: Mapping[str, Tensor], rebuilt: Float[Tensor, "N D"] | None
+    ) -> Float[Tensor, "N"]:
         return deter.new_zeros(len(deter))
 
 
@@ -175,7 +180,7 @@ class Goals(Code):
 
     # -- Learning ------------------------------------------------------------------------------------------------------
 
-    def losses(self, deter: Float[Tensor, "N D"], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, deter: Float[Tensor, "N D"], noise: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
         log_code = self.encode(deter)
         rebuilt = self.decode(self._code(log_code, noise.get("learn")))
         uniform = torch.full_like(log_code, 1 / self.shape[1]).log()
@@ -183,11 +188,14 @@ class Goals(Code):
         weight = self.kl(spread.detach().unsqueeze(0)).squeeze(0)
         error = (rebuilt - self.space(deter)).square()
         error = error.mean(-1) if self.mean else error.sum(-1)
-        return {"subgoal_error": error.mean(), "subgoal_kl": weight * spread}
+        return {"subgoal_error": error.mean(), "subgoal_kl": weight * spread}, None if self.drawn else rebuilt
 
-    def novelty(self, deter: Float[Tensor, "N D"], noise: Mapping[str, Tensor]) -> Float[Tensor, "N"]:
+    def novelty(
+        self, deter: Float[Tensor, "N D"], noise: Mapping[str, Tensor], rebuilt: Float[Tensor, "N D"] | None
+    ) -> Float[Tensor, "N"]:
         """How badly states are rebuilt: mean over dimensions of (dec(z) - s)^2."""
-        rebuilt = self.decode(self._code(self.encode(deter), noise.get("novelty")))
+        if rebuilt is None:
+            rebuilt = self.decode(self._code(self.encode(deter), noise.get("novelty")))
         return (rebuilt - (deter if self.mixed else self.space(deter))).square().mean(-1)
 
 

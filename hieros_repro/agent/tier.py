@@ -168,10 +168,11 @@ class Tier:
                 told = self._told(batch, began)
                 dream = roll_out(who, latent.take(began), noise["dream"], drawn, practice.horizon, told.aim)
             known = dream.deter[1:].flatten(0, 1) if who.goals.from_dreams else latent.deter
-            goals = who.goals.losses(known, noise["goals"])
+            goals, rebuilt = who.goals.losses(known, noise["goals"])
+            rebuilt = rebuilt if who.goals.from_dreams else None
             with torch.no_grad():
                 went_on = who.world.continue_target * (~rows.is_terminal).float().flatten()[began]
-                views = trajectories(who, dream, told.meaning, went_on, noise["goals"], practice.pay)
+                views = trajectories(who, dream, told.meaning, went_on, noise["goals"], practice.pay, rebuilt)
             judged = [level.judge(view) for level, view in zip(who.levels, views, strict=True)]
             losses = [*world.values(), *goals.values(), *(loss for j in judged for loss in (j.actor, j.critic))]
             real_loss = {}

@@ -141,7 +141,7 @@ def views(who: Stack, dream: RollOut, went_on: float = 1.0, meaning: Tensor | No
     """`meaning`: of what the highest level was told; `pay`: by default all are false."""
     nothing, ends = dream.deter[..., :0], torch.full((dream.deter.shape[1],), went_on)
     how = PLAIN._replace(**pay)
-    return trajectories(who, dream, nothing if meaning is None else meaning, ends, surprise(dream), how)
+    return trajectories(who, dream, nothing if meaning is None else meaning, ends, surprise(dream), how, None)
 
 
 def looked(who: Stack, level: int) -> list[list[list[float]]]:
@@ -282,14 +282,14 @@ def test_novelty_is_drawn_with_the_noise_of_its_own_state():
     with torch.no_grad():
         who.goals.encoder_out.bias.zero_()  # each code with a third: the noise decides
     noise = {"novelty": torch.tensor([[0.1], [0.5], [0.9], [0.1]])}  # 10, 20, 30, 10 for the states 3, 5, 8, 10
-    found = trajectories(who, dream, dream.deter[..., :0], torch.ones(1), noise, PLAIN)[1].rewards["novelty"]
+    found = trajectories(who, dream, dream.deter[..., :0], torch.ones(1), noise, PLAIN, None)[1].rewards["novelty"]
     assert found.flatten().tolist() == pytest.approx([49 + 225, 484 + 0])
 
 
 def test_a_reward_without_weight_is_not_computed():
     who, dream = two(("goal",), ("extrinsic",))
     nothing = dream.deter[..., :0]
-    worker, manager = trajectories(who, dream, nothing, torch.ones(1), {}, PLAIN)  # no noise for novelty: nobody asks
+    worker, manager = trajectories(who, dream, nothing, torch.ones(1), {}, PLAIN, None)  # no noise for novelty: nobody asks
     assert set(worker.rewards) == {"goal"} and set(manager.rewards) == {"extrinsic"}
 
 

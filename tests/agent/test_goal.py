@@ -46,6 +46,10 @@ def drawn(*numbers: float) -> dict[str, torch.Tensor]:
     return {"learn": uniform, "novelty": uniform}
 
 
+def losses(made: Goals | NoGoals, states: torch.Tensor, noise: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return made.losses(states, noise)[0]
+
+
 def test_codes_by_hand():
     found = by_hand().encode(torch.tensor([[0.0, 5.0], [1.0, 5.0], [-1.0, 5.0]])).exp()
     assert found.flatten().tolist() == pytest.approx([0.5, 0.5, 0.75, 0.25, 0.25, 0.75])
@@ -55,14 +59,14 @@ def test_codes_by_hand():
 def test_losses_by_hand():
     # p = (3/4, 1/4): 0.7 draws the first class, 0.8 the second; the states are (1, 1): errors 1 + 1 and 1 + 25
     # KL to uniform = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.130812, weighted by 1/2
-    found = by_hand().losses(torch.ones(2, 2), drawn(0.7, 0.8))
+    found = losses(by_hand(), torch.ones(2, 2), drawn(0.7, 0.8))
     assert found["subgoal_error"].item() == pytest.approx((2 + 26) / 2)
     assert found["subgoal_kl"].item() == pytest.approx(0.5 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5)))
     assert set(found) == {"subgoal_error", "subgoal_kl"}
 
 
 def test_novelty_is_the_mean_over_dimensions_by_hand():
-    found = by_hand().novelty(torch.ones(3, 2), drawn(0.7, 0.8, 0.0))
+    found = by_hand().novelty(torch.ones(3, 2), drawn(0.7, 0.8, 0.0), None)
     assert found.tolist() == pytest.approx([1.0, 13.0, 1.0])
 
 
@@ -70,8 +74,8 @@ def test_an_adaptive_weight_moves_once_per_learning_and_never_by_novelty():
     made = by_hand(STEERED)  # the KL of 0.13 lies below 0.5 / 1.1: less weight
     expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     for times in (1, 2):
-        assert made.losses(torch.ones(2, 2), drawn(0.7, 0.8))["subgoal_kl"].item() == pytest.approx(expected / 1.1**times)
-    made.novelty(torch.ones(2, 2), drawn(0.7, 0.8))
+        assert losses(made, torch.ones(2, 2), drawn(0.7, 0.8))["subgoal_kl"].item() == pytest.approx(expected / 1.1**times)
+    made.novelty(torch.ones(2, 2), drawn(0.7, 0.8), None)
     assert made.kl.weight.item() == pytest.approx(1 / 1.21)
 
 
@@ -79,13 +83,13 @@ def test_the_kl_of_certain_codes_is_the_greatest():
     made = goals(2, 8, 8, 0, aim=1.0)
     with torch.no_grad():
         made.encoder_out.bias.view(8, 8)[:, 3] = 50.0
-    found = made.losses(torch.zeros(1, 2), {"learn": torch.full((1, 8), 0.5)})
+    found = losses(made, torch.zeros(1, 2), {"learn": torch.full((1, 8), 0.5)})
     assert found["subgoal_kl"].item() == pytest.approx(8 * math.log(8))  # 16.64 nats
 
 
 def test_the_gradient_of_the_error_passes_through_the_draw_to_the_encoder():
     made = by_hand()
-    made.losses(torch.ones(1, 2), drawn(0.7))["subgoal_error"].backward()
+    losses(made, torch.ones(1, 2), drawn(0.7))["subgoal_error"].backward()
     # d error / d code = 2 (rebuilt - s) W = 2 ((1, -1) W) = (2 * 1 * 2, 2 * -1 * 6) = (4, -12); of the softmax p (g - p.g):
     # p.g = 3/4 4 - 1/4 12 = 0, so (3/4 4, 1/4 -12) = (3, -3) for the logits, which is the gradient of the bias
     assert made.encoder_out.bias.grad.tolist() == pytest.approx([3.0, -3.0], abs=1e-5)
@@ -94,7 +98,7 @@ def test_the_gradient_of_the_error_passes_through_the_draw_to_the_encoder():
 def test_every_parameter_learns_and_the_states_given_may_be_constants():
     made, states = goals(), normal(5, 6)
     noise = {name: torch.from_numpy(value) for name, value in made.noise(Key(1)("learn"), 5, 2).items()}
-    sum(made.losses(states, noise).values()).backward()
+    sum(losses(made, states, noise).values()).backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in made.parameters())
 
 
@@ -118,7 +122,7 @@ def test_learning_rebuilds_a_few_states():
     for update in range(300):
         optimiser.zero_grad()
         noise = {"learn": torch.from_numpy(Key(update)("learn").uniform((4, 3)))}
-        sum(made.losses(states, noise).values()).backward()
+        sum(losses(made, states, noise).values()).backward()
         optimiser.step()
     rebuilt = made.decode(one_hot_mode(made.encode(states)).flatten(-2))
     assert (rebuilt - states).square().mean() < 0.05 < states.square().mean() / 10
@@ -129,17 +133,17 @@ def test_under_autocast_what_comes_out_is_float32():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         code = made.encode(normal(5, 6))
         assert code.dtype == made.decode(code.flatten(-2)).dtype == torch.float32
-        assert made.novelty(normal(5, 6), {"novelty": torch.full((5, 3), 0.5)}).dtype == torch.float32
+        assert made.novelty(normal(5, 6), {"novelty": torch.full((5, 3), 0.5)}, None).dtype == torch.float32
 
 
 def test_no_goals_are_nothing():
     none = NoGoals(6, STYLE)
     assert none.width == none.size == 0 and not list(none.parameters())
-    assert none.noise(Key(1)("learn"), 5, 7) == {} == none.losses(normal(5, 6), {})
+    assert none.noise(Key(1)("learn"), 5, 7) == {} == losses(none, normal(5, 6), {})
     states = normal(5, 6)
     assert torch.equal(none.space(states), states) and torch.equal(none.state(states), states)
     assert none.tell(normal(2, 3, 4)).shape == (2, 3, 0) and none.meaning(normal(2, 3, 0)).shape == (2, 3, 0)
-    assert none.novelty(states, {}).tolist() == [0.0] * 5
+    assert none.novelty(states, {}, None).tolist() == [0.0] * 5
 
 
 # -- Other ways, by hand ---------------------------------------------------------------------------------------------------
@@ -149,7 +153,7 @@ CODES = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])  # the last one is no
 
 def test_the_error_of_a_state_is_the_sum_or_the_mean_over_its_dimensions():
     # as above: 2 and 26, of two dimensions
-    found = by_hand(error="mean").losses(torch.ones(2, 2), drawn(0.7, 0.8))
+    found = losses(by_hand(error="mean"), torch.ones(2, 2), drawn(0.7, 0.8))
     assert found["subgoal_error"].item() == pytest.approx((1 + 13) / 2)
 
 
@@ -157,9 +161,9 @@ def test_the_likeliest_code_needs_no_noise_and_has_the_same_gradient():
     # p = (3/4, 1/4): the first class for both states, though 0.8 would draw the second
     made = by_hand(draw="likeliest")
     assert made.noise(Key(1)("learn"), 5, 7) == {}
-    assert made.losses(torch.ones(2, 2), {})["subgoal_error"].item() == pytest.approx(2)
-    assert made.novelty(torch.tensor([[1.0, 1.0], [-1.0, 1.0]]), {}).tolist() == pytest.approx([1.0, (1 + 25) / 2])
-    made.losses(torch.ones(1, 2), {})["subgoal_error"].backward()
+    assert losses(made, torch.ones(2, 2), {})["subgoal_error"].item() == pytest.approx(2)
+    assert made.novelty(torch.tensor([[1.0, 1.0], [-1.0, 1.0]]), {}, None).tolist() == pytest.approx([1.0, (1 + 25) / 2])
+    losses(made, torch.ones(1, 2), {})["subgoal_error"].backward()
     assert made.encoder_out.bias.grad.tolist() == pytest.approx([3.0, -3.0], abs=1e-5)
 
 
@@ -195,21 +199,21 @@ def test_states_may_be_spoken_of_by_their_symlog():
 def test_errors_and_novelty_of_symlog_states_are_between_symlogs():
     # (1, 1) in that space is rebuilt as (2, 0) or (0, 6), as in the losses above
     made, states = by_hand(states="symlog"), torch.full((2, 2), math.e - 1)
-    assert made.losses(states, drawn(0.7, 0.8))["subgoal_error"].item() == pytest.approx(14)
-    assert made.novelty(states, drawn(0.7, 0.8)).tolist() == pytest.approx([1.0, 13.0])
+    assert losses(made, states, drawn(0.7, 0.8))["subgoal_error"].item() == pytest.approx(14)
+    assert made.novelty(states, drawn(0.7, 0.8), None).tolist() == pytest.approx([1.0, 13.0])
 
 
 def test_mixed_novelty_compares_symlog_states_with_plain_ones():
     # (2 - 1.71828)^2 and (0 - 1.71828)^2; a state that is rebuilt without fault, (2, 0) in symlog, is novel all the same
     e = math.e
     mixed, matching = (by_hand(states="symlog", novelty=how) for how in ("mixed", "matching"))
-    found = mixed.novelty(torch.full((1, 2), e - 1), drawn(0.7))
+    found = mixed.novelty(torch.full((1, 2), e - 1), drawn(0.7), None)
     assert found.item() == pytest.approx(((3 - e) ** 2 + (e - 1) ** 2) / 2)
     perfect = torch.tensor([[e**2 - 1, 0.0]])
-    assert mixed.novelty(perfect, drawn(0.0)).item() == pytest.approx((3 - e**2) ** 2 / 2)
-    assert matching.novelty(perfect, drawn(0.0)).item() == pytest.approx(0, abs=1e-6)
+    assert mixed.novelty(perfect, drawn(0.0), None).item() == pytest.approx((3 - e**2) ** 2 / 2)
+    assert matching.novelty(perfect, drawn(0.0), None).item() == pytest.approx(0, abs=1e-6)
     # what is learned is the same
-    same = [made.losses(perfect, drawn(0.0))["subgoal_error"].item() for made in (mixed, matching)]
+    same = [losses(made, perfect, drawn(0.0))["subgoal_error"].item() for made in (mixed, matching)]
     assert same == pytest.approx([0, 0], abs=1e-6)
 
 
@@ -242,3 +246,14 @@ def test_what_is_paid_is_what_was_measured_or_its_symlog_from_0_on():
     for made in (goals(), NoGoals(6, STYLE)):
         assert torch.equal(made.reward(measured), measured)
     assert goals(reward="symlog").reward(measured).tolist() == pytest.approx([0, 0, math.log(2), 1])
+
+
+@pytest.mark.parametrize("changes", [{}, {"states": "symlog", "novelty": "mixed"}, {"error": "mean", "output": "activated"}])
+def test_novelty_takes_over_how_the_likeliest_codes_rebuilt_the_same_states(changes):
+    made, states = goals(draw="likeliest", **changes), normal(5, 6)
+    rebuilt = made.losses(states, {})[1]
+    assert rebuilt is not None and torch.equal(made.novelty(states, {}, rebuilt), made.novelty(states, {}, None))
+
+
+def test_codes_that_were_drawn_to_learn_from_are_no_measure_of_novelty():
+    assert goals().losses(normal(2, 6), {"learn": torch.full((2, 3), 0.5)})[1] is None

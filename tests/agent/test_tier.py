@@ -241,7 +241,7 @@ def fitted(output: str) -> tuple[float, Tensor]:
     optimiser = torch.optim.Adam(goals.parameters(), lr=0.05)
     for _ in range(150):
         optimiser.zero_grad()
-        loss = goals.losses(aim, {})["subgoal_error"]
+        loss = goals.losses(aim, {})[0]["subgoal_error"]
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return float(loss.detach()), goals.decode(torch.eye(4)[:1]).detach()[0]
@@ -265,5 +265,5 @@ def test_mixed_novelty_takes_a_state_for_new_that_is_rebuilt_without_error():
                 out.weight.zero_()
             goals.encoder_out.bias.copy_(torch.tensor([9.0, 0.0, 0.0, 0.0]))
             goals.decoder_out.weight[0, 0], goals.decoder_out.bias[:] = 1.3862944, 0.0
-            found.append(float(goals.novelty(torch.tensor([[3.0]]), {})))
+            found.append(float(goals.novelty(torch.tensor([[3.0]]), {}, None)))
     assert found == [pytest.approx(0.0, abs=1e-9), pytest.approx((3 - 1.3862944) ** 2)]

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 
 os.environ.pop("HIEROS_SCRIPT", None)  # what the script that starts the program would say of itself
@@ -18,6 +19,25 @@ import torch
 
 from hieros_repro.determinism import snapshot
 from hieros_repro.determinism.settings import WORKSPACE, Settings
+
+
+STARTED = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "slow proofs that have not begun after so many minutes are skipped, and say so: for machines with a limit"
+    parser.addoption("--minutes", type=float, default=float("inf"), help=text)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole promises first: they take longest, and matter most where time is short."""
+    items.sort(key=lambda item: "_claims" not in item.nodeid)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("--minutes")
+    if item.get_closest_marker("slow") and time.monotonic() - STARTED > 60 * minutes:
+        pytest.skip(f"not begun within {minutes:g} minutes (--minutes)")
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from hieros_repro.determinism.numerics import differences
 from hieros_repro.findings.record import NOT_THE_RUN, Record
+from hieros_repro.stats.label import shortened
 
 SHOWN = 3  # keys in a name that only the configuration tells apart
 NOT_NAMING = ("seed", "log", "hydra", "run.dir", "resume", "sweep.", "run.checkpoint_every", "run.log_every")
@@ -58,7 +59,7 @@ def _typed(run: Record) -> str:
 
 def _names(members: Sequence[Sequence[Record]]) -> list[str]:
     """The shortest of three names that tells all groups apart: agent and environment where they vary; what was typed in
-    addition; the configuration's own differences."""
+    addition, keys by their last parts; the configuration's own differences."""
     firsts = [runs[0] for runs in members]
     played = [_varying(firsts, run) for run in firsts]
     if len(members) == 1:
@@ -68,7 +69,8 @@ def _names(members: Sequence[Sequence[Record]]) -> list[str]:
     common = set.intersection(*({*run.typed} for run in firsts))
     typed = [" ".join(o for o in run.typed if o not in common and not o.lstrip("+~").startswith(NOT_NAMING)) for run in firsts]
     if _distinct(typed):
-        return typed
+        short = shortened(typed)
+        return [short[name] for name in typed]
     told = [" ".join(filter(None, [name or "defaults", _other(run, firsts)])) for name, run in zip(typed, firsts, strict=True)]
     counts: Mapping[str, itertools.count[int]] = {name: itertools.count(1) for name in told}
     return [name if told.count(name) == 1 else f"{name} ({next(counts[name])})" for name in told]

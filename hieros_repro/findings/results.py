@@ -80,7 +80,7 @@ def _sentence(pair: Pair, metric: str) -> str:
     text = verdict(pair.contrast, (pair.first, pair.second), higher_is_better(metric))
     p = pair.contrast.p
     if p is not None and pair.adjusted is not None and p < ALPHA <= pair.adjusted:
-        text += f" Among so many pairs this may be chance: after Holm's correction p = {pair.adjusted:.2g}."
+        text += f" Among so many pairs this may be chance: after Holm's correction p = {p_value(pair.adjusted)}."
     return text
 
 

@@ -49,7 +49,7 @@ def style(number: int) -> dict[str, Any]:
 
 def learning(metric: str, groups: Mapping[str, Curves], numbers: Numbers) -> Any:
     """Every seed thin, each group's middle bold in its band; of many groups the middles only."""
-    labels = {name: f"{label} (n = {groups[name].n})" for name, label in named(groups, numbers).items()}
+    labels = {name: f"{label} (n = {groups[name].n})" for name, label in named(groups, numbers, 28).items()}
     figure, axes = _canvas(3.9 + _legend_height(labels))
     if single(groups):
         _points(axes, groups, numbers, labels)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterable
 
 DIGITS = 4  # significant ones of a number in a short name
-PIECES = re.compile(r"[^ ,=]*[,=]|[^ ,=]+|[ ]+")  # a line may end after each
+PIECES = re.compile(r"[^,=]*[,=]|[^,=]+")  # of a word: a line may end after each
 
 
 def shortened(names: Collection[str]) -> dict[str, str]:
@@ -54,11 +54,14 @@ def _rounded(match: re.Match[str]) -> str:
 
 
 def wrapped(name: str, width: int) -> str:
-    """Lines of about this width, which end at spaces, commas and equal signs only: no word is cut."""
-    lines, line = [], ""
-    for piece in PIECES.findall(name):
-        if line.strip() and len((line + piece).rstrip()) > width:
-            lines.append(line.strip())
-            line = ""
-        line += piece
-    return "\n".join([*lines, line.strip()]) if line.strip() else "\n".join(lines)
+    """Lines of about this width, which end at spaces; in a longer word also after commas and equal signs. No piece is cut."""
+    lines: list[str] = []
+    for word in name.split():
+        pieces = [word] if len(word) <= width else PIECES.findall(word)
+        for place, piece in enumerate(pieces):
+            space = "" if place else " "
+            if lines and len(lines[-1] + space + piece) <= width:
+                lines[-1] += space + piece
+            else:
+                lines.append(piece)
+    return "\n".join(lines)

@@ -40,22 +40,18 @@ NAME = 18  # letters of a first column that takes one line
 
 def latex(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table for the package booktabs, its first column flush left; every special character of a cell stands for itself. Long
-    names in the first column take several lines, which end after spaces, commas and equal signs."""
+    names in the first column take several lines, which end after spaces, commas and equal signs, and need the package array."""
     assert all(len(row) == len(header) for row in rows)
     long = any(len(str(row[0])) > NAME for row in rows)
-    cells = [[_name(_tex(row[0]), long), *map(_tex, row[1:])] for row in (header, *rows)]
+    cells = [[_breakable(_tex(row[0])) if long else _tex(row[0]), *map(_tex, row[1:])] for row in (header, *rows)]
     lines = [" & ".join(row) + r" \\" for row in cells]
-    first = r"p{0.22\linewidth}" if long else "l"
+    first = r">{\raggedright\arraybackslash}p{0.22\linewidth}" if long else "l"
     top = [r"{\small\setlength{\tabcolsep}{3.5pt}%", rf"\begin{{tabular}}{{@{{}}{first}{'r' * (len(header) - 1)}@{{}}}}"]
     return "\n".join([*top, r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}}"]) + "\n"
 
 
-def _name(text: str, long: bool) -> str:
-    return rf"{{\raggedright {_breakable(text)}\par}}" if long else text
-
-
 def _breakable(text: str) -> str:
-    return re.sub(r"([=,])(?=\S)", r"\1\\allowbreak{}", text)
+    return re.sub(r"([=,])(?=\S)", r"\1\\penalty500{}", text)
 
 
 def _tex(cell: Any) -> str:

@@ -36,7 +36,7 @@ def test_one_agent_in_several_ways_is_named_by_what_was_typed(tmp_path):
         (s, ["log=quiet", "size=nano", f"agent.max_hierarchy={n}"], {"agent__max_hierarchy": n}) for n in (1, 2) for s in (4, 5)
     ]
     found = groups(made(tmp_path, *sides))
-    assert [group.name for group in found] == ["agent.max_hierarchy=1", "agent.max_hierarchy=2"]
+    assert [group.name for group in found] == ["max_hierarchy=1", "max_hierarchy=2"]
     assert [list(group.seeds()) for group in found] == [[4, 5], [4, 5]]
 
 

@@ -124,9 +124,9 @@ def test_nothing_that_is_missing_is_dropped(broken):
     failures = sections["Failures"]
     assert f"resume={broken / 'depth-2_seed-1'}" in failures and "step 7" in failures
     assert f"env=pinpad agent.max_hierarchy=2 seed=4 run.dir={broken / 'depth-2_seed-4'}" in failures
-    assert "agent.max_hierarchy=1, seed 3: eval/score is nan" in failures
+    assert "max_hierarchy=1, seed 3: eval/score is nan" in failures
     assert "-m env=pinpad agent.max_hierarchy=1,2 seed=1,2,3" in sections["How to repeat it"]
-    assert "agent.max_hierarchy=2 reached eval/score 203.00 with a single seed" in sections["Answer"]
+    assert "max_hierarchy=2 reached eval/score 203.00 with a single seed" in sections["Answer"]
     assert "a mean eval/score of 101.50 over 2 seeds" in sections["Answer"] and "cannot be compared" in sections["Answer"]
 
 

@@ -31,6 +31,7 @@ def test_long_numbers_are_rounded_unless_that_makes_them_equal():
     "name, width, lines",
     [
         ("learning_rate=0.001 hidden=[64,64]", 20, ["learning_rate=0.001", "hidden=[64,64]"]),
+        ("learning_rate=0.0003 hidden=[32,32]", 34, ["learning_rate=0.0003", "hidden=[32,32]"]),
         ("learning_rate=0.001", 10, ["learning_rate=", "0.001"]),
         ("hidden=[256,256,256]", 14, ["hidden=[256,", "256,256]"]),
         ("averylongwordthatnobodycuts", 5, ["averylongwordthatnobodycuts"]),

@@ -38,9 +38,9 @@ def test_a_latex_table_by_hand():
 
 def test_a_long_name_takes_several_lines_of_a_latex_table():
     lines = latex(("group", "n"), [("learning_rate=0.001 hidden=[64,64]", 5), ("short", 5)]).splitlines()
-    assert lines[1] == r"\begin{tabular}{@{}p{0.22\linewidth}r@{}}"
-    name = r"learning\_rate=\allowbreak{}0.001 hidden=\allowbreak{}{[}64,\allowbreak{}64{]}"
-    assert lines[5] == rf"{{\raggedright {name}\par}} & 5 \\"
+    assert lines[1] == r"\begin{tabular}{@{}>{\raggedright\arraybackslash}p{0.22\linewidth}r@{}}"
+    name = r"learning\_rate=\penalty500{}0.001 hidden=\penalty500{}{[}64,\penalty500{}64{]}"
+    assert lines[5] == rf"{name} & 5 \\"
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,12 @@ def read(paths: Sequence[Path]) -> list[Record]:
 
 def gathered(path: Path) -> dict[Path, Record]:
     """The runs at or below a path. Where there are several, an index in that folder remembers those that have not changed."""
-    wanted = folders(path)
+    wanted, refused = folders(path), _refused(path)
+    found = _gathered(path, wanted)
+    return {folder: _told(run, refused.get(folder.name)) for folder, run in found.items()}
+
+
+def _gathered(path: Path, wanted: dict[Path, list[str]]) -> dict[Path, Record]:
     if len(wanted) < 2:
         return {folder: _pending(record.read(folder), asked) for folder, asked in wanted.items()}
     with _opened(path / INDEX) as index:
@@ -80,6 +85,21 @@ def _remember(index: sqlite3.Connection, fresh: Sequence[tuple[str, str, str]], 
     with contextlib.suppress(sqlite3.OperationalError), index:
         index.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", fresh)
         index.executemany("DELETE FROM runs WHERE folder = ?", [(name,) for name in gone])
+
+
+def _refused(path: Path) -> dict[str, str]:
+    """Of a sweep: job -> why it came to no run that could say so itself, as its summary has it."""
+    summary = path / "summary.json"
+    if not (path / "sweep.json").exists() or not summary.exists():
+        return {}
+    try:
+        return {run["folder"]: run["error"] for run in json.loads(summary.read_text(encoding="utf8"))["runs"] if run["error"]}
+    except (ValueError, KeyError, TypeError):  # cut off by a crash; it is written anew at the next job's end
+        return {}
+
+
+def _told(run: Record, refused: str | None) -> Record:
+    return run._replace(error=refused) if refused and run.status == "pending" and run.error is None else run
 
 
 def _pending(run: Record, asked: list[str]) -> Record:

@@ -120,7 +120,8 @@ def _codes(begun: Sequence[Evidence]) -> Table:
     found: dict[tuple[Any, ...], int] = {}
     for one in begun:
         code = one.account.get("code") or {}
-        key = tuple(code.get(name) for name in ("commit", "branch", "changed", "sources"))
+        sources = code.get("sources")
+        key = (*(code.get(name) for name in ("commit", "branch", "changed")), sources and str(sources)[:16])
         found[key] = found.get(key, 0) + 1
     rows: list[list[CELL]] = [
         [commit, branch, changed, sources, count] for (commit, branch, changed, sources), count in found.items()

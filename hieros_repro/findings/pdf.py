@@ -25,7 +25,8 @@ from hieros_repro.findings.page import (
 from hieros_repro.stats import drawings
 
 MARGIN, SIZE, SMALL = 18, 9.5, 7.0  # mm, points
-SIZES = (8.0, 7.2, 6.4)  # of tables: the first in which all columns have what they ask for
+# Of tables: the first size in which all columns have what they ask for, at first with headings on one line.
+SIZES = ((8.0, True), (7.2, True), (8.0, False), (7.2, False), (6.4, False))
 SOFT, WARNING, BAD, GOOD, LINE = (95, 92, 88), (138, 59, 0), (163, 32, 32), (0, 105, 74), (200, 196, 188)
 FACES = {"": "DejaVuSans.ttf", "B": "DejaVuSans-Bold.ttf", "I": "DejaVuSans-Oblique.ttf"}
 MARKS = {True: ("✓", GOOD, ""), False: ("✗", BAD, " (NOT met)"), None: ("?", SOFT, " (cannot be told)")}
@@ -181,9 +182,9 @@ def _table(sheet: Any, block: Table) -> None:
     cells = [[_known(str(cell)) for cell in row] for row in (block.header, *rows)]
     sheet.set_text_color(0, 0, 0)
     sheet.set_draw_color(*LINE)
-    for size in SIZES:
+    for size, whole in SIZES:
         sheet.set_font("sans", "", size)
-        widths = _widths(sheet, cells, right)
+        widths = _widths(sheet, cells, right, whole)
         if sum(widths) < sheet.epw - 1e-6:
             break
     _room(sheet, 16)
@@ -206,11 +207,16 @@ def _table(sheet: Any, block: Table) -> None:
         _text(sheet, block.caption, "", 8.2, SOFT)
 
 
-def _widths(sheet: Any, cells: Sequence[Sequence[str]], right: Sequence[bool]) -> list[float]:
-    """What each column asks for; if that is more than there is, the widest columns of text give way first, then all."""
+def _widths(sheet: Any, cells: Sequence[Sequence[str]], right: Sequence[bool], whole: bool = True) -> list[float]:
+    """What each column asks for, with `whole` headings or words of them; if that is more than there is, the widest columns of
+    text give way first, then all."""
     asked = []
     for column in zip(*cells, strict=True):
-        bold, rest = sheet.get_string_width(column[0]) * 1.14, max(map(sheet.get_string_width, column[1:]), default=0.0)
+        heading = [column[0]] if whole else column[0].split()
+        bold, rest = (
+            max(map(sheet.get_string_width, heading), default=0.0) * 1.14,
+            max(map(sheet.get_string_width, column[1:]), default=0.0),
+        )
         asked.append(max(bold, rest * 1.03) + 4.2)
     for kept in (right, [False] * len(asked)):
         asked = _capped(asked, kept, sheet.epw)

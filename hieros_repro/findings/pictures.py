@@ -104,6 +104,8 @@ def _caption(finding: Finding, task: str, groups: dict[str, Curves], names: Sequ
     if drawings.single(groups):
         text += "a single evaluation, so no curve: seeds small, means large, 95 % t-intervals over seeds as bars; groups are "
         text += "set beside each other, whatever their exact step"
+    elif all(curves.n <= 1 for curves in groups.values()):
+        text += "a single seed each, so that there is no interval"
     elif len(groups) > drawings.CROWD:
         text += "means over seeds, on the steps all of them cover"
     else:
@@ -215,7 +217,8 @@ def seeds(finding: Finding) -> Section:
     shown = best(rows, ROWS, finding.metric)
     finals = {row.name: {str(seed): value for seed, value in row.values.items()} for row in shown}
     middles = {row.name: _spot(row) for row in shown}
-    caption = "Every seed a dot; the mean a square in its 95 % t-interval" + _left_out(finding, len(rows), ROWS) + "."
+    bars = " in its 95 % t-interval" if any(len(row.values) > 1 for row in shown) else "; of a single seed there is no interval"
+    caption = "Every seed a dot; the mean a square" + bars + _left_out(finding, len(rows), ROWS) + "."
     return Section("Seeds", [Drawing(drawings.strip(finding.metric, finals, middles, numbers(finding)), caption)])
 
 

@@ -14,7 +14,7 @@ MARKS = {True: ("met", "✓"), False: ("unmet", "✗"), None: ("unknown", "?")}
 def render(content: Page) -> str:
     """Everything that comes from runs is escaped; only drawings, which are made here, are not."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     numbers = itertools.count(1)
     environment = Environment(
@@ -30,6 +30,7 @@ def render(content: Page) -> str:
         "texts": page.texts,
         "numeric": page.numeric,
         "marks": MARKS,
+        "breakable": lambda text: Markup(str(escape(text)).replace("=", "=<wbr>")),
         "svg": lambda figure: Markup(drawings.svg(figure, f"f{next(numbers)}")),
         "picture": lambda content: f"data:image/png;base64,{base64.b64encode(content).decode()}",
     }

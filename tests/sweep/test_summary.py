@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from hieros_repro.findings import archive
 from hieros_repro.sweep.board import Board
 from hieros_repro.sweep.summary import refresh, table
 
@@ -86,6 +87,8 @@ def test_a_job_that_was_refused_before_it_began_is_listed_with_the_reason(sweep)
     refresh(sweep)
     assert "- lr-2_seed-4: pending - agent.learning_rate: too much of it" in (sweep / "summary.md").read_text()
     assert "pending: lr-2_seed-4  agent.learning_rate: too much of it" in table(sweep)
+    told = {run.folder.rpartition("/")[2]: run.error for run in archive.read([sweep])}
+    assert told["lr-2_seed-4"] == "agent.learning_rate: too much of it"  # so that reports say it, too
 
 
 def test_an_evaluation_that_came_to_nothing_leaves_the_summary_whole(tmp_path):

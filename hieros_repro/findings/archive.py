@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from hieros_repro.check import nearest
 from hieros_repro.findings import record
 from hieros_repro.findings.record import Record
 from hieros_repro.records import UserError
@@ -27,7 +28,8 @@ def folders(path: Path) -> dict[Path, list[str]]:
     if RunFolder(path).exists() or (path / "run.json").exists():
         return {path: []}
     if not path.is_dir():
-        raise UserError(f"{path}: there is no such folder")
+        beside = sorted(one.name for one in path.parent.iterdir() if one.is_dir()) if path.parent.is_dir() else []
+        raise UserError(f"{path}: there is no such folder{nearest(path.name, beside)}")
     found: dict[Path, list[str]] = {}
     for inside in sorted(path.iterdir()):
         if inside.is_dir() and not inside.is_symlink() and not inside.name.startswith("."):

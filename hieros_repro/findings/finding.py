@@ -93,7 +93,8 @@ def known(records: Sequence[Record], metric: str) -> None:
     """Refuses a metric that no finished run has, with the nearest that there is."""
     finished = [run for run in records if run.status == "finished"]
     if not metric.startswith("eval/") and metric != "convergence_step":
-        raise UserError(f"{metric!r} is no result of a run; there are eval/..., such as eval/score, and convergence_step")
+        near = nearest(metric, sorted({"convergence_step", "eval/score", *(name for run in finished for name in run.facts)}))
+        raise UserError(f"{metric!r} is no result of a run; there are eval/..., such as eval/score, and convergence_step{near}")
     if finished and not any(metric in run.facts for run in finished):
         results = sorted({name for run in finished for name in run.facts if name.startswith("eval/")})
         raise UserError(f"no run has a metric {metric!r}{nearest(metric, results)}")

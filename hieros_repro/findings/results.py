@@ -186,7 +186,7 @@ def _main(finding: Finding) -> Table:
 def _more(finding: Finding) -> Table:
     tolerated = any(row.tolerances for row in finding.rows)
     header = ["group", "min", "max", "standard error", "95 % bootstrap", "CV", "Shapiro-Wilk p", "episodes' spread p"]
-    header[6:6] = ["sweep.cv_tolerance"] if tolerated else []
+    header[6:6] = ["tolerance"] if tolerated else []
     rows: list[list[CELL]] = []
     for row in finding.rows:
         found = row.described
@@ -201,8 +201,8 @@ def _more(finding: Finding) -> Table:
     return Table(
         header,
         rows,
-        "CV: std / |mean|. Shapiro-Wilk: small if the seeds do not look normal. Episodes' spread (Brown-Forsythe): small if "
-        "the final episodes of some seeds vary more than those of others.",
+        f"CV: std / |mean|{', against sweep.cv_tolerance' if tolerated else ''}. Shapiro-Wilk: small if the seeds do not look "
+        "normal. Episodes' spread (Brown-Forsythe): small if the final episodes of some seeds vary more than those of others.",
     )
 
 

@@ -39,7 +39,8 @@ def chosen(records: Sequence[Record], where: str) -> list[Record]:
     found = [run for run, known in zip(records, facts, strict=True) if test(known)]
     if not found:
         keys = dict.fromkeys(reader.asked)
-        there = "; ".join(f"{key} is {_some({_text(known.get(key)) for known in facts})}" for key in keys)
+        values = {key: {_text(known.get(key)) for known in facts} for key in keys}
+        there = "; ".join(f"{key} is {_some(values[key])}{_near(reader.wanted[key], values[key])}" for key in keys)
         raise UserError(f"--where {where!r}: no run is meant by it; {there}")
     return found
 
@@ -50,6 +51,11 @@ def _some(values: set[str]) -> str:
     if len(ordered) > VALUES:
         return f"one of {', '.join(ordered[:VALUES])} and {len(ordered) - VALUES} more"
     return ordered[0] if len(ordered) == 1 else f"one of {', '.join(ordered)}"
+
+
+def _near(asked: str, values: set[str]) -> str:
+    """The value that may have been meant, where that does not go without saying."""
+    return "" if asked in values or len(values) < 2 else nearest(asked, sorted(values))
 
 
 def _by_size(text: str) -> tuple[bool, float, str]:
@@ -71,6 +77,7 @@ class _Reader:
     def __init__(self, where: str, keys: set[str]):
         self._where, self._keys, self._next = where, keys | {"seed"}, 0
         self.asked: list[str] = []  # keys that are compared
+        self.wanted: dict[str, str] = {}  # and the last value that each is compared with
         self._tokens = self._cut()
 
     def _cut(self) -> list[tuple[str, str]]:
@@ -140,7 +147,7 @@ class _Reader:
             raise self._wrong(f"no run has {key!r}{self._nearest(key)}")
         self.asked.append(key)
         quoted = self._peek()[0] == "quoted"
-        text = self._take("word", "quoted")
+        text = self.wanted[key] = self._take("word", "quoted")
         if sign == "~":
             try:
                 form = re.compile(text)

@@ -10,7 +10,7 @@ from hieros_repro.stats.curve import Curve, band
 from hieros_repro.stats.label import shortened, wrapped
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333", "#8c613c")
-CROWD, ROOM = 6, 60  # groups, and letters side by side, above which names stand at an angle
+CROWD, ROOM = 6, 52  # groups, and letters side by side, above which names stand at an angle
 
 
 def sweep_figure(
@@ -74,9 +74,13 @@ def _strip(axes, metric: str, finals: Mapping[str, Mapping[str, float]]) -> None
         for seed in sorted({chosen(finals[group], key=finals[group].__getitem__) for chosen in (min, max)}):
             place = {"xytext": (-8, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
             axes.annotate(f"seed {seed}", (number - 0.1, finals[group][seed]), fontsize=7, **place)
-    axes.set(title="final: seeds, mean, 95 % t-interval", ylabel=metric, xlim=(-0.6, max(len(finals), 1) - 0.4))
-    lines = [wrapped(name, max(10, 48 // max(len(finals), 1))) for name in finals]
+    axes.set(
+        title="final: seeds, mean, 95 % t-interval", ylabel=metric, xlim=(-0.6 - 0.05 * len(finals), max(len(finals), 1) - 0.4)
+    )
+    lines = [wrapped(name, ROOM // max(len(finals), 1)) for name in finals]
     longest = max((len(line) for name in lines for line in name.split("\n")), default=0)
-    crowded = len(finals) > CROWD or longest * len(finals) > ROOM
-    slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
-    axes.set_xticks(range(len(finals)), lines, fontsize="small", **slanted)
+    if len(finals) <= CROWD and longest * len(finals) <= ROOM:
+        axes.set_xticks(range(len(finals)), lines, fontsize="small")
+    else:
+        slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(len(finals)), [wrapped(name, 24) for name in finals], fontsize="small", **slanted)

@@ -138,5 +138,5 @@ def test_of_many_groups_the_best_is_held_against_each_other(tmp_path):
         for seed in (1, 2):
             run(tmp_path / f"{width}-{seed}", seed, abs(10.0 - width) + seed, env__length=width, typed=[f"env.length={width}"])
     pairs = find(archive.read([tmp_path]), METRIC).pairs
-    assert len(pairs) == 24 and {pair.first for pair in pairs} == {"env.length=24"}
+    assert len(pairs) == 24 and {pair.first for pair in pairs} == {"length=24"}
     assert len({pair.second for pair in pairs}) == 24

@@ -1,8 +1,10 @@
 import pytest
 
+from hieros_repro.findings import archive
 from hieros_repro.findings.record import Record
 from hieros_repro.findings.where import VALUES, chosen
 from hieros_repro.records import UserError
+from tests.findings.folders import run
 
 
 def of(number, **facts):
@@ -74,3 +76,12 @@ def test_a_key_of_the_same_part_is_suggested_before_a_likelier_one_elsewhere():
     runs = [of(1, env__task="three", en__taks="x")]
     with pytest.raises(UserError, match=r"did you mean env\.task\?"):
         chosen(runs, "env.taks=three")
+
+
+def test_a_value_that_no_run_has_is_told_with_the_nearest(tmp_path):
+    for seed, agent in enumerate(("hieros", "director")):
+        run(tmp_path / agent, seed, 1.0, agent__name=agent)
+    with pytest.raises(UserError, match="agent is one of director, hieros; did you mean director"):
+        chosen(archive.read([tmp_path]), "agent=directr")
+    with pytest.raises(UserError, match="there is no such folder; did you mean director"):
+        archive.read([tmp_path / "directr"])

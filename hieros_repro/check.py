@@ -91,6 +91,7 @@ def _check_page(plain: dict[str, Any], page: Page, faults: list[Fault]) -> None:
     faults += _match_replay(plain, classes)
     faults += _match_dataset(plain)
     faults += _match_size(plain)
+    faults += _match_window(plain, classes) if not faults else ()
 
 
 def check_node(path: str, node: dict[str, Any], prefixes: Sequence[str], faults: list[Fault]) -> Any:
@@ -184,6 +185,17 @@ def _match_size(plain: dict[str, Any]) -> Iterator[Fault]:
     size, least = (replay.get(name) for name in ("size", "min_size")) if isinstance(replay, dict) else (None, None)
     if isinstance(size, int) and isinstance(least, int) and least > size:
         yield Fault("replay.min_size", f"{least} steps are never stored: replay.size is {size}; lower one or raise the other")
+
+
+def _match_window(plain: dict[str, Any], classes: Mapping[str, Any]) -> Iterator[Fault]:
+    """A replay that never holds one window would never be learned from."""
+    agent, replay, envs = classes.get("agent"), plain.get("replay"), plain["env"].get("num_envs") if "env" in plain else None
+    if agent is None or envs is None or getattr(classes.get("replay"), "kind", None) != "windows":
+        return
+    size, length = replay["size"], agent.window(**plain["agent"])  # type: ignore[index]
+    if -(-size // envs) < length:
+        steps = f"{-(-size // envs)} steps of each of {envs} environments are less than one window of {length}"
+        yield Fault("replay.size", f"{size}: {steps}; it must be at least {envs * length}")
 
 
 def _match_dataset(plain: dict[str, Any]) -> Iterator[Fault]:

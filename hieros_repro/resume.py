@@ -5,6 +5,7 @@ import datetime
 import fnmatch
 import functools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from hieros_repro.provenance.code import code
 from hieros_repro.records import UserError
 from hieros_repro.run import checkpoint as checkpoints
 from hieros_repro.run.folder import RunFolder, title
+from hieros_repro.run.loop import Loop
 
 # What a run continued in place may change: what is looked at, how often, by how many workers; and more steps.
 CHANGEABLE = (
@@ -96,6 +98,40 @@ def restored(start: Start, numerics: dict[str, Any]) -> tuple[dict[str, Any] | N
         print(f"{start.folder}: the code is not the one this run began with, so this run is marked not bit-comparable")
         marks |= {"bit_comparable": False, "code_changed_from": before}
     return parts, marks
+
+
+def load(start: Start, loop: Loop, state: dict[str, Any]) -> None:
+    """The state into the parts of the run, which have room for it unless a branch has changed them."""
+    if not start.continues:
+        _refuse_other_parameters(start, loop.parts.agent.state().get("parameters"), state["agent"].get("parameters", {}))
+    loop.load(state)
+
+
+def _refuse_other_parameters(start: Start, wanted: Mapping[str, Any] | None, found: Mapping[str, Any]) -> None:
+    """A branch goes on with the parameters of its checkpoint, so it needs some of the same names and shapes, or none at all."""
+    if not wanted or start.parent is None:
+        return
+    shapes = [{name: list(tensor.shape) for name, tensor in parameters.items()} for parameters in (found, wanted)]
+    parted = {name: pair for name, pair in differences(*shapes).items() if any(pair)}  # a number that is not there is its first
+    if not parted:
+        return
+    changes = {path: pair for path, pair in start.parent["changes"].items() if not _changeable(path)}
+    blamed = {path: pair for path, pair in changes.items() if path.startswith(("agent.", "env.", "size.", "world."))} or changes
+    keys = [f"  {path}: {old!r} in the run, {new!r} now" for path, (old, new) in blamed.items()]
+    named = [f"  {name}: {_shape(old)} in the checkpoint, {_shape(new)} now" for name, (old, new) in parted.items()]
+    raise UserError(
+        f"{start.checkpoint}: its parameters do not fit into the branch, whose configuration differs from the run's in\n"
+        f"{_first(keys, 8)}\nso that these do not fit:\n{_first(named, 3)}\n"
+        "leave these keys as they are in the run, or start a run of its own without resume"
+    )
+
+
+def _first(lines: list[str], count: int) -> str:
+    return "\n".join([*lines[:count], *([f"  and {len(lines) - count} more"] if len(lines) > count else [])])
+
+
+def _shape(shape: list[int] | None) -> str:
+    return "none" if shape is None else "x".join(map(str, shape)) or "a number"
 
 
 def _open_dataset(replay: dict[str, Any]) -> None:

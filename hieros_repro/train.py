@@ -63,7 +63,7 @@ def train(config: DictConfig, asked: list[str]) -> float | None:
                 recorder.opened(loop)
                 log.say(announce.start(start, asked, loop))
                 log.watch(loop.parts.agent.hints())
-                loop.load(state) if state else log.load(None)
+                resume.load(start, loop, state) if state else log.load(None)
                 recorder.loaded(loop)
                 results = recorder.finish(loop, loop.run(), operations)
             log.say(announce.end(folder.path, results, plain))

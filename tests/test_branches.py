@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from hieros_repro.records import Damaged
+from hieros_repro.records import Damaged, UserError
 from hieros_repro.run import checkpoint
 from hieros_repro.run.loop import Loop
 from tests.runs import SHORT_DQN, assert_equal, facts, process, run, short, stopped
@@ -69,6 +69,39 @@ def test_a_branch_into_another_world_is_stopped_and_goes_on_to_the_same_files(tm
     assert not {path.read_bytes() for path in named(parent)} & set(files(child).values())
 
 
+# -- With parameters that do not fit ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "texts"),
+    [
+        (
+            ["agent.hidden=[24,16]", "agent.learning_rate=1e-4"],
+            [
+                "agent.hidden: [16, 16] in the run, [24, 16] now",
+                "agent.learning_rate: ",
+                "\n  tower.layers.0.weight: 1x4x16 in the checkpoint, 1x4x24 now\n",
+            ],
+        ),
+        (["agent.hidden=[16]"], ["agent.hidden: [16, 16] in the run, [16] now", " in the checkpoint, none now"]),
+        (["agent.hidden=[8,8,8,8,8,8]"], ["\n  and ", " more\n"]),
+    ],
+    ids=str,
+)
+def test_a_branch_whose_parameters_do_not_fit_names_keys_and_shapes_and_leaves_nothing(tmp_path, parent, changes, texts):
+    with pytest.raises(UserError) as caught:
+        branch(tmp_path / "made" / "child", fork(parent), *changes)
+    text = str(caught.value)
+    assert text.startswith(f"{parent / 'checkpoints'}/step_{first(parent)}: its parameters do not fit into the branch, ")
+    assert [t for t in texts if t not in text] == [], text
+    assert "size mismatch" not in text and len(text.splitlines()) <= 16
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_branch_may_change_what_leaves_the_parameters_as_they_are(tmp_path, parent):
+    assert facts(branch(tmp_path / "child", fork(parent), "agent.learning_rate=1e-5"))["status"] == "finished"
+
+
 # -- Killed before its first checkpoint --------------------------------------------------------------------------------
 
 
@@ -100,14 +133,13 @@ def test_its_parent_is_found_from_another_working_directory(tmp_path, monkeypatc
 
 
 def test_a_branch_that_was_refused_for_a_lost_file_works_once_that_is_back(tmp_path, parent, whole):
-    """All files but the last are there already when it is missed."""
+    """All files but the last are there already when it is missed; they go with the folder."""
     mine = shutil.copytree(parent, tmp_path / "parent")
     *others, lost = named(mine)
     lost.rename(tmp_path / "away")
     with pytest.raises(Damaged, match=f"{lost}: missing"):
         branch(tmp_path / "child", fork(mine))
-    assert not (tmp_path / "child" / "config.yaml").exists()
-    assert others and set(files(tmp_path / "child")) == {path.name for path in others}
+    assert others and not (tmp_path / "child").exists()
     (tmp_path / "away").rename(lost)
     assert_equal(whole, branch(tmp_path / "child", fork(mine)))
 

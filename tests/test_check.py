@@ -216,6 +216,51 @@ def test_annotations_are_said_as_people_say_them(annotation, said):
     assert describe(annotation) == said
 
 
+REPLAY = ("env.num_envs=2", "replay.min_size=1")
+
+
+@pytest.mark.parametrize(
+    ("typed", "key", "problem"),
+    [
+        (
+            ("agent=hieros", "agent.replay_context=1"),
+            "agent.replay_context",
+            "1: world is S5, which keeps no states in a replay",
+        ),
+        (
+            ("agent=dreamer", "world=s5"),
+            "agent.replay_context",
+            "1: world is S5, which keeps no states in a replay; use 0, or ",
+        ),
+        (("agent=dqn", "agent.n_step=3", "replay.size=6", *REPLAY), "replay.size", "6: 3 steps of each of 2 environments are "),
+        (
+            ("agent=hieros", "agent.batch_length=8", "replay.size=14", *REPLAY),
+            "replay.size",
+            "one window of 8; it must be at l",
+        ),
+        (
+            ("agent=dreamer", "agent.batch_length=8", "replay.size=16", *REPLAY),
+            "replay.size",
+            "one window of 9; it must be at ",
+        ),
+    ],
+)
+def test_what_an_agent_cannot_learn_from_is_a_fault(typed, key, problem):
+    assert problem in faults("env=dummy", *typed)[key]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("agent=hieros", "agent.replay_context=1", "world=rssm"),
+        ("agent=dqn", "agent.n_step=3", "replay.size=7", *REPLAY),
+        ("agent=dreamer", "agent.batch_length=8", "replay.size=17", *REPLAY),
+    ],
+)
+def test_what_it_just_can_is_none(typed):
+    assert check(compose("env=dummy", *typed))
+
+
 def test_the_nearest_name_is_offered_only_if_there_is_one():
     assert nearest("learning_rat", ["clip", "learning_rate"]) == "; did you mean learning_rate?"
     assert nearest("zzz", ["clip", "learning_rate"]) == ""

@@ -10,7 +10,7 @@ from hieros_repro.records import ConfigError, Diverged, UserError
 from hieros_repro.run.folder import RunFolder
 from hieros_repro.train import train
 from tests.envs import Hashed, Unlucky, chosen
-from tests.runs import FILES, SHORT, compose, facts, process, run, short, unequal_files
+from tests.runs import FILES, SHORT, SHORT_DREAMER, compose, facts, process, run, short, unequal_files
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +155,17 @@ def test_a_full_disk_is_said_and_leaves_no_half_checkpoint(disk, monkeypatch, ov
         run(disk / "run", "agent.hidden=[64,64]", *overrides)
     folder = disk / "run" / "checkpoints"
     assert not folder.exists() or [path for path in folder.iterdir() if path.name.startswith(".partial")] == []
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_what_only_building_finds_is_refused_and_leaves_nothing(tmp_path, made):
+    """Pictures of 48 by 48 cannot be halved until their side is 4."""
+    folder = tmp_path / "outputs" / "run"
+    if made:
+        folder.mkdir(parents=True)
+    with pytest.raises(UserError, match="the images 'image' are 48x48"):
+        run(folder, "env.size=48", "log.tensorboard=true", usual=SHORT_DREAMER)
+    assert list((folder if made else tmp_path).iterdir()) == []
 
 
 # -- Runs that fail ----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hieros_repro.agent.upward import Upward
 from hieros_repro.hardware.device import Hardware
 from hieros_repro.nn.block import Style
 from hieros_repro.ops.action import actions
-from hieros_repro.records import Count, Fraction, NonNegative, Positive, Spaces, UserError
+from hieros_repro.records import Count, Fraction, NonNegative, Positive, Spaces
 from hieros_repro.world.base import World
 
 
@@ -56,8 +56,6 @@ def assembled(
     observed, make, found = spaces.observation, world, list[Tier]()
     for group in [names] if upper_world is None else [[name] for name in names]:
         model = make(observed, acts.size, style)
-        if replay_context and not model.remembers:
-            raise UserError("agent.replay_context=1: this world keeps no states in a replay; use 0, or world=rssm")
         code, told = goals(model.deter, style), group[-1] != names[-1]
         made = [
             heeding(levels[name], name != names[-1])(

@@ -20,6 +20,11 @@ class Agent(ABC):
     train_ratio: float | None = None  # replayed steps per environment step; None: learn whenever a replay is full
     meanings: ClassVar[Mapping[str, str]] = {}  # metric name, with <...> for what varies -> what it means, in one line
 
+    @classmethod
+    def window(cls, **values: Any) -> int:
+        """How many steps each of the windows has that it learns from, of the values of its node."""
+        return 1
+
     @abstractmethod
     def initial(self, num_envs: int) -> Carry:
         """The carry before the first tick."""

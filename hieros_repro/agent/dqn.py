@@ -176,8 +176,12 @@ class DQN(Agent):
 
     # -- Learning ------------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def window(cls, *, n_step: int, **values: Any) -> int:
+        return n_step + 1
+
     def replays(self) -> Mapping[str, Memory]:
-        return {"windows": Memory(length=self.n_step + 1)}
+        return {"windows": Memory(length=self.window(n_step=self.n_step))}
 
     def due(self, update: int) -> list[Request]:
         return [Request("windows", self.batch_size, self.n_step + 1)]

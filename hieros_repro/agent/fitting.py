@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from hieros_repro.construct import target
 from hieros_repro.records import Fault
 
 
@@ -24,6 +25,8 @@ def faults(*, levels: Mapping[str, Any], goals: Any, upper_world: Any, max_hiera
     top = len(names) - 1
     if upper_world is None:
         yield from _of_one_world(names, **values)
+    if values["replay_context"]:
+        yield from _of_context({"world": values["world"]} | ({} if single else {"upper_world": upper_world}))
     if top and not coded:
         yield Fault("goals", "levels tell each other goals, so more than one needs hieros_repro.agent.goal.Goals")
     if coded and goals.get("output") == "activated" and not goals.get("layers"):
@@ -47,6 +50,15 @@ def _of_entropy(levels: Mapping[str, Any], count: int, begin: Any, end: Any) -> 
 
 def _adapts(level: Any) -> bool:
     return isinstance(level, Mapping) and isinstance(level.get("entropy"), Mapping) and bool(level["entropy"].get("adaptive"))
+
+
+def _of_context(worlds: Mapping[str, Any]) -> Iterator[Fault]:
+    """Windows start from states that a replay kept, if there are such states."""
+    for name, node in worlds.items():
+        if isinstance(node, Mapping) and not target(node).remembers:
+            what = f"1: {name} is {target(node).__name__}, which keeps no states in a replay"
+            yield Fault("replay_context", f"{what}; use 0, or world=rssm")
+            return
 
 
 def _of_one_world(names: Sequence[str], *, imag_horizon: int, subactor_update_every: int, **others: Any) -> Iterator[Fault]:

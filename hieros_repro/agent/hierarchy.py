@@ -93,6 +93,10 @@ class Hierarchy(Agent):
     def check(cls, **values: Any) -> Iterator[Fault]:
         return fitting.faults(**values)
 
+    @classmethod
+    def window(cls, *, batch_length: int, replay_context: int, **values: Any) -> int:
+        return batch_length + replay_context
+
     # -- Acting --------------------------------------------------------------------------------------------------------
 
     def initial(self, num_envs: int) -> Carry:

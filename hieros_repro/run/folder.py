@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -59,6 +60,7 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self.begun = False  # whether there is a run from now on, whatever happens
         self._lock: int | None = None
 
     def exists(self) -> bool:
@@ -66,7 +68,9 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> "Iterator[RunFolder]":
-        """Creates the folder if need be, and keeps every other process out of it."""
+        """Creates the folder if need be, and keeps every other process out of it. Of a run that is refused nothing is left."""
+        absent = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        own = set() if (self.path / ".lock").exists() else {".lock"}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -75,7 +79,13 @@ class RunFolder:
         try:
             if not _locked(self._lock):
                 raise UserError(f"run.dir={self.path}: another process is running this run right now")
-            yield self
+            there = {path.name for path in self.path.iterdir()} - own
+            try:
+                yield self
+            except UserError:
+                if not self.begun:
+                    self._clear(there, absent)
+                raise
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -83,6 +93,14 @@ class RunFolder:
         finally:
             os.close(self._lock)
             self._lock = None
+
+    def _clear(self, there: set[str], absent: list[Path]) -> None:
+        """As it was when it held `there`; the folders that were `absent` go, too, as far as nobody else has used them."""
+        for path in [path for path in self.path.iterdir() if path.name not in there]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with contextlib.suppress(OSError):
+            for path in absent:
+                path.rmdir()
 
     def read(self) -> dict[str, Any]:
         """run.json, with a status that can be believed: a killed process left `running` behind."""

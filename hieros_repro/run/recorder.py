@@ -100,8 +100,9 @@ class Recorder:
             )
 
     def loaded(self, loop: Loop) -> None:
-        """What a run that goes on must say of how it came back."""
+        """What a run that goes on must say of how it came back. Nothing refuses it any more."""
         self._previous.clear()
+        self.folder.begun = True
         if changed := [name for name, replay in loop.parts.replays.items() if replay.changed]:
             self.folder.update(bit_comparable=False, replay_changed=changed)
 
@@ -156,6 +157,8 @@ class Recorder:
                 self.folder.write(name, text)
         if self._previous:
             return f"{self.folder.path}: the run is as it was"
+        if isinstance(error, UserError) and not self.folder.begun:
+            return f"{self.folder.path}: the run was not begun, and nothing is left of it"
         stopped = isinstance(error, Stopped | KeyboardInterrupt)
         account = None if stopped else {
             "kind": type(error).__name__,

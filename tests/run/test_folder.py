@@ -96,6 +96,45 @@ def test_a_folder_that_cannot_be_made_is_refused_by_name(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("there", [None, ".", "of_mine"])
+def test_of_a_run_that_is_refused_nothing_is_left(tmp_path, there):
+    path = tmp_path / "outputs" / "run"
+    if there is not None:
+        (path / there).mkdir(parents=True)
+    with pytest.raises(UserError, match="no"), RunFolder(path).held() as folder:
+        folder.write("config.yaml", "")
+        (path / "replay" / "windows").mkdir(parents=True)
+        raise UserError("no")
+    if there is None:
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert [found.name for found in path.iterdir()] == ([] if there == "." else [there])
+
+
+def test_other_folders_beside_a_refused_run_stay(tmp_path):
+    path = tmp_path / "outputs" / "run"
+    with pytest.raises(UserError), RunFolder(path).held():
+        (tmp_path / "outputs" / "other").mkdir()
+        raise UserError
+    assert [found.name for found in (tmp_path / "outputs").iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+def test_a_run_that_breaks_before_it_has_begun_can_be_looked_at(tmp_path, error):
+    with pytest.raises(error), RunFolder(tmp_path / "run").held() as folder:
+        folder.write("config.yaml", "")
+        raise error
+    assert folder.exists()
+
+
+def test_a_run_that_is_refused_after_it_has_begun_stays(tmp_path):
+    with pytest.raises(UserError), RunFolder(tmp_path / "run").held() as folder:
+        folder.write("config.yaml", "")
+        folder.begun = True
+        raise UserError
+    assert folder.exists()
+
+
 def test_a_run_exists_once_it_has_a_configuration(tmp_path):
     assert not RunFolder(tmp_path).exists()
     (tmp_path / "config.yaml").write_text("")

@@ -111,8 +111,8 @@ def _refuse_other_parameters(start: Start, wanted: Mapping[str, Any] | None, fou
     """A branch goes on with the parameters of its checkpoint, so it needs some of the same names and shapes, or none at all."""
     if not wanted or start.parent is None:
         return
-    shapes = [{name: list(tensor.shape) for name, tensor in parameters.items()} for parameters in (found, wanted)]
-    parted = {name: pair for name, pair in differences(*shapes).items() if any(pair)}  # a number that is not there is its first
+    then, now = ({name: list(tensor.shape) for name, tensor in parameters.items()} for parameters in (found, wanted))
+    parted = {name: pair for name, pair in differences(then, now).items() if any(pair)}  # not a lone number
     if not parted:
         return
     changes = {path: pair for path, pair in start.parent["changes"].items() if not _changeable(path)}

@@ -177,8 +177,8 @@ class DQN(Agent):
     # -- Learning ------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def window(cls, *, n_step: int, **values: Any) -> int:
-        return n_step + 1
+    def window(cls, **values: Any) -> int:
+        return int(values["n_step"]) + 1
 
     def replays(self) -> Mapping[str, Memory]:
         return {"windows": Memory(length=self.window(n_step=self.n_step))}

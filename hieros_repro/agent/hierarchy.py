@@ -94,8 +94,8 @@ class Hierarchy(Agent):
         return fitting.faults(**values)
 
     @classmethod
-    def window(cls, *, batch_length: int, replay_context: int, **values: Any) -> int:
-        return batch_length + replay_context
+    def window(cls, **values: Any) -> int:
+        return int(values["batch_length"]) + int(values["replay_context"])
 
     # -- Acting --------------------------------------------------------------------------------------------------------
 

@@ -189,13 +189,14 @@ def _match_size(plain: dict[str, Any]) -> Iterator[Fault]:
 
 def _match_window(plain: dict[str, Any], classes: Mapping[str, Any]) -> Iterator[Fault]:
     """A replay that never holds one window would never be learned from."""
-    agent, replay, envs = classes.get("agent"), plain.get("replay"), plain["env"].get("num_envs") if "env" in plain else None
-    if agent is None or envs is None or getattr(classes.get("replay"), "kind", None) != "windows":
+    agent: Any = classes.get("agent")
+    envs = plain["env"].get("num_envs") if "env" in plain else None
+    if not hasattr(agent, "window") or envs is None or getattr(classes.get("replay"), "kind", None) != "windows":
         return
-    size, length = replay["size"], agent.window(**plain["agent"])  # type: ignore[index]
+    size, length = plain["replay"]["size"], agent.window(**plain["agent"])
     if -(-size // envs) < length:
         steps = f"{-(-size // envs)} steps of each of {envs} environments are less than one window of {length}"
-        yield Fault("replay.size", f"{size}: {steps}; it must be at least {envs * length}")
+        yield Fault("replay.size", f"{size}: {steps}; it must be at least {envs * (length - 1) + 1}")
 
 
 def _match_dataset(plain: dict[str, Any]) -> Iterator[Fault]:

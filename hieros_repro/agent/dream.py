@@ -38,8 +38,14 @@ class Stack(NamedTuple):
 
     def look(self, latent: Latent) -> Float[Tensor, "*B L"]:
         """What a level sees of a state: its features, and what the world makes of it."""
-        found = [symlog(INPUTS[name](self.world, latent)).unsqueeze(-1) for name in self.inputs]
-        return torch.cat([latent.feature, *found], -1) if found else latent.feature
+        return self.seen(latent.feature, self.made_of(latent))
+
+    def made_of(self, latent: Latent) -> dict[str, Float[Tensor, "*B"]]:
+        """What the world makes of a state, as far as anybody sees it."""
+        return {name: INPUTS[name](self.world, latent) for name in self.inputs}
+
+    def seen(self, feature: Float[Tensor, "*B F"], made: Mapping[str, Float[Tensor, "*B"]]) -> Float[Tensor, "*B L"]:
+        return torch.cat([feature, *(symlog(number).unsqueeze(-1) for number in made.values())], -1) if made else feature
 
     def decide(self, i: int, look: Tensor, aims: list[Tensor], noise: Tensor | None) -> Tensor:
         """Level i's action, for the goal it has; it becomes the goal of the level below."""
@@ -77,6 +83,7 @@ class RollOut(NamedTuple):
     """N dreams of H steps."""
 
     looks: Tensor  # (H + 1, N, L)
+    made: Mapping[str, Tensor]  # (H + 1, N) by name of INPUTS: what the world made of the states, as far as anybody saw it
     deter: Tensor  # (H + 1, N, D)
     actions: list[Tensor]  # by level: (H / k^i, N, .)
     aims: list[Tensor]  # by level: (H + 1, N, W), what it aims at from each state on
@@ -88,11 +95,12 @@ def roll_out(
     """From N states, H steps. `noise`: the world's, (H, N, ...); `drawn`: each level's, one per action; `told`: what the
     highest level aims at."""
     latent, aims, step = start, who.no_aims(start.deter), who.world.dreaming()
-    looks, deter, aimed = [], [], []
+    looks, made, deter, aimed = [], [], [], []
     actions: list[list[Tensor]] = [[] for _ in who.levels]
     for t in range(horizon + 1):
         aims[-1] = told[t]
-        look = who.look(latent)
+        made.append(who.made_of(latent))
+        look = who.seen(latent.feature, made[-1])
         for i in reversed(range(len(who.levels))):
             if t % who.clock**i == 0 and (i or t < horizon):  # what is aimed at from the last state on is told too
                 actions[i].append(who.decide(i, look, aims, drawn[i][t // who.clock**i]))
@@ -103,6 +111,7 @@ def roll_out(
             latent = step(latent, actions[0][-1], {name: value[t] for name, value in noise.items()})
     return RollOut(
         torch.stack(looks),
+        {name: torch.stack([of_state[name] for of_state in made]) for name in who.inputs},
         torch.stack(deter),
         [torch.stack(taken[: horizon // who.clock**i]) for i, taken in enumerate(actions)],
         [torch.stack(aim) for aim in zip(*aimed, strict=True)],
@@ -123,8 +132,8 @@ def trajectories(
     `meaning`: what the highest level was told, as states; `went_on`: whether the starts were no ends; `rebuilt`: what the code
     made of the states arrived at, one after the other, if it has been asked already.
     """
-    horizon, feature = len(dream.deter) - 1, dream.looks[..., : who.world.feature]
-    proceeds = torch.cat([went_on.unsqueeze(0), who.world.proceeds(feature[1:])])
+    horizon = len(dream.deter) - 1
+    proceeds = torch.cat([went_on.unsqueeze(0), _arrived(dream, "continue", who.world.feature, who.world.proceeds)])
     rewards = _rewards(who, dream, meaning, noise, pay, rebuilt)
     found = []
     for i, level in enumerate(who.levels):
@@ -145,12 +154,11 @@ def _rewards(
     who: Stack, dream: RollOut, meaning: Tensor, noise: Mapping[str, Tensor], pay: Pay, rebuilt: Tensor | None
 ) -> dict[str, Callable[[int], Tensor]]:
     """By name: a level's reward (H, N) for every step, computed when asked for."""
-    arrived = dream.looks[1:, :, : who.world.feature]
     deter = dream.deter[1:]
 
     @cache
     def extrinsic(level: int) -> Tensor:
-        return who.world.reward(arrived) if level == 0 else extrinsic(0)
+        return extrinsic(0) if level else _arrived(dream, "reward", who.world.feature, who.world.reward)
 
     @cache
     def novelty(level: int) -> Tensor:
@@ -164,3 +172,8 @@ def _rewards(
         return who.goals.reward(max_cosine(goals[1:] if pay.renewed else goals[:-1], who.goals.space(deter)))
 
     return {"extrinsic": extrinsic, "novelty": novelty, "goal": goal}
+
+
+def _arrived(dream: RollOut, name: str, width: int, head: Callable[[Tensor], Tensor]) -> Float[Tensor, "H N"]:
+    """What the world makes of the states arrived at: what it made of them on the way, or else of all at once."""
+    return dream.made[name][1:] if name in dream.made else head(dream.looks[1:, :, :width])

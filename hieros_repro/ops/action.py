@@ -98,6 +98,11 @@ def _one_hot(index: Tensor, classes: int) -> Tensor:
     return (index.unsqueeze(-1) == torch.arange(classes, device=index.device)).float()
 
 
+def within(action: Float[Tensor, "*B A"]) -> Float[Tensor, "*B A"]:
+    """Actions beyond one as one."""
+    return action / action.abs().clamp(min=1.0)
+
+
 # -- Actions -----------------------------------------------------------------------------------------------------------
 
 

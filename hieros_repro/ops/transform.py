@@ -43,8 +43,9 @@ def two_hot(target: Float[Tensor, "*B"], bins: Float[Tensor, "K"]) -> Float[Tens
 
 def two_hot_mean(logits: Float[Tensor, "*B K"], bins: Float[Tensor, "K"]) -> Float[Tensor, "*B"]:
     """sum_k p_k b_k, summed over mirrored pairs: with antisymmetric bins it is exactly 0 where the logits are all equal."""
-    weighted = logits.float().softmax(-1) * bins
-    return 0.5 * (weighted + weighted.flip(-1)).sum(-1)
+    weighted, half = logits.float().softmax(-1) * bins, len(bins) // 2
+    pairs = weighted[..., :half] + weighted[..., -half:].flip(-1)
+    return pairs.sum(-1) + weighted[..., half] if len(bins) % 2 else pairs.sum(-1)
 
 
 def two_hot_loss(logits: Float[Tensor, "*B K"], target: Float[Tensor, "*B"], bins: Float[Tensor, "K"]) -> Float[Tensor, "*B"]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hieros_repro.nn.block import MLP, Affine, BlockAffine, Norm, Style
 from hieros_repro.nn.mlp import ACTIVATIONS, Constant
-from hieros_repro.ops.action import one_hot_mode, straight_through
+from hieros_repro.ops.action import one_hot_mode, straight_through, within
 from hieros_repro.records import Fault, Space, takes_also
 from hieros_repro.world.base import Latent, Observed
 from hieros_repro.world.categorical import CategoricalWorld, Joint, entropy
@@ -35,16 +35,18 @@ class GRU(nn.Module):
         self.gates = Affine(deter + units, 3 * deter, style, bias=False)
         self.norm = Norm(3 * deter, style)
 
-    def prepare(self, action: Float[Tensor, "*B A"]) -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], Tensor]:
-        """The step (deter, stoch, projected action) -> deter, and the projected actions of all steps."""
+    def prepare(self) -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """The step (deter, stoch, projected action) -> deter, and how actions, of as many steps as there are, are projected."""
         of_stoch, of_action = self.inner.columns()
-        action = action / action.abs().clamp(min=1.0)
+
+        def project(action: Tensor) -> Tensor:
+            return within(action) @ of_action
 
         def step(deter: Tensor, stoch: Tensor, projected: Tensor) -> Tensor:
             x = self.inner.close(torch.addmm(projected, stoch, of_stoch))
             return gated(self.norm(self.gates(torch.cat([deter, x], -1))).chunk(3, -1), deter)
 
-        return step, action @ of_action
+        return step, project
 
 
 class BlockGRU(nn.Module):
@@ -52,25 +54,30 @@ class BlockGRU(nn.Module):
 
     def __init__(self, deter: int, stoch: int, action: int, units: int, style: Style, blocks: int):
         super().__init__()
-        self.blocks = blocks
+        self.blocks, self.units = blocks, units
         self.of_deter, self.of_stoch, self.of_action = (MLP(n, 1, units, style) for n in (deter, stoch, action))
         self.hidden = BlockAffine(deter + blocks * 3 * units, deter, blocks, style)
         self.norm = Norm(deter, style)
         self.activation = ACTIVATIONS[style.activation]
         self.gates = BlockAffine(deter, 3 * deter, blocks, style)
 
-    def prepare(self, action: Float[Tensor, "*B A"]) -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], Tensor]:
-        action = action / action.abs().clamp(min=1.0)
+    def prepare(self) -> tuple[Callable[[Tensor, Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """What all blocks see goes through one product: side by side, their weights are those of one map of it."""
+        deter, units = self.hidden.weight.shape[1] - 3 * self.units, self.units
+        own, shared = self.hidden.weight.split([deter, 3 * units], 1)
+        of_state, of_action = shared.transpose(0, 1).flatten(1).split([2 * units, units])
+
+        def project(action: Tensor) -> Tensor:
+            return self.of_action(within(action)) @ of_action + self.hidden.bias
 
         def step(deter: Tensor, stoch: Tensor, projected: Tensor) -> Tensor:
-            x = torch.cat([self.of_deter(deter), self.of_stoch(stoch), projected], -1)
-            shared = x.unsqueeze(-2).expand(-1, self.blocks, -1)
-            grouped = torch.cat([deter.unflatten(-1, (self.blocks, -1)), shared], -1).flatten(-2)
-            hidden = self.activation(self.norm(self.hidden(grouped)))
-            gates = self.gates(hidden).unflatten(-1, (self.blocks, 3, -1)).unbind(-2)
+            x = torch.cat([self.of_deter(deter), self.of_stoch(stoch)], -1)
+            blocks = torch.bmm(deter.unflatten(-1, (self.blocks, -1)).transpose(0, 1), own).transpose(0, 1).flatten(-2)
+            hidden = self.activation(self.norm(torch.addmm(projected, x, of_state) + blocks))
+            gates = self.gates.grouped(hidden).transpose(0, 1).unflatten(-1, (3, -1)).unbind(-2)
             return gated(tuple(gate.flatten(-2) for gate in gates), deter)
 
-        return step, self.of_action(action)
+        return step, project
 
 
 CELLS: dict[str, type[GRU] | type[BlockGRU]] = {"gru": GRU, "block": BlockGRU}
@@ -161,10 +168,10 @@ class RSSM(CategoricalWorld):
         of_deter, of_embed = self.posterior_body.columns()
         embedded = (embed @ of_embed).unflatten(0, (steps, batch))
         reset = is_first.unsqueeze(-1)
-        step, projected = self.cell.prepare(action.masked_fill(reset, 0.0))
+        step, project = self.cell.prepare()
         first, deter, stoch = self.initial(batch), start.deter, start.stoch
         found = []
-        inputs = (reset, projected, embedded, noise["stoch"])
+        inputs = (reset, project(action.masked_fill(reset, 0.0)), embedded, noise["stoch"])
         for reset_t, action_t, embed_t, uniform in zip(*(x.unbind(0) for x in inputs), strict=True):
             deter, stoch = torch.where(reset_t, first.deter, deter), torch.where(reset_t, first.stoch, stoch)
             deter = step(deter, stoch, action_t)
@@ -175,9 +182,10 @@ class RSSM(CategoricalWorld):
         return Observed(Latent(deter, stoch, nothing(deter)), posterior, self._prior(deter))
 
     def dreaming(self) -> Callable[[Latent, Tensor, Mapping[str, Tensor]], Latent]:
+        step, project = self.cell.prepare()
+
         def ahead(latent: Latent, action: Tensor, noise: Mapping[str, Tensor]) -> Latent:
-            step, projected = self.cell.prepare(action)
-            deter = step(latent.deter, latent.stoch, projected)
+            deter = step(latent.deter, latent.stoch, project(action))
             return Latent(deter, straight_through(self._prior(deter), noise["stoch"]).flatten(-2), latent.carried)
 
         return ahead

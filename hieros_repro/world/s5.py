@@ -21,7 +21,7 @@ from hieros_repro.determinism.keys import Key
 from hieros_repro.nn.block import MLP, Affine, Style
 from hieros_repro.nn.mlp import Constant
 from hieros_repro.nn.s5 import Blocks
-from hieros_repro.ops.action import one_hot_mode, straight_through
+from hieros_repro.ops.action import one_hot_mode, straight_through, within
 from hieros_repro.ops.transform import symlog
 from hieros_repro.records import Arrays, Between, Count, Fault, Natural, Space, takes_also
 from hieros_repro.world.base import Latent, Observed
@@ -172,11 +172,6 @@ class S5(CategoricalWorld):
     def _draw(self, log_prob: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
         drawn = straight_through(log_prob, noise["stoch"]) if self.stochastic else likeliest(log_prob)
         return drawn.flatten(-2)
-
-
-def within(action: Float[Tensor, "*B A"]) -> Float[Tensor, "*B A"]:
-    """Actions beyond one as one."""
-    return action / action.abs().clamp(min=1.0)
 
 
 def likeliest(log_prob: Float[Tensor, "*B G C"]) -> Float[Tensor, "*B G C"]:

@@ -354,6 +354,24 @@ def test_levels_look_at_what_the_world_makes_of_a_state_in_the_order_asked_for()
     assert view.rewards["extrinsic"].tolist() == [[5]]  # but what is learned from is the state itself
 
 
+def test_what_was_made_of_states_on_the_way_is_what_is_made_of_all_at_once():
+    """But for rounding."""
+
+    class Weighing(Tiring):
+        def reward(self, feature: Tensor) -> Tensor:
+            return (feature.double().unsqueeze(-1) * torch.linspace(0, 1, 64, dtype=torch.float64)).sin().mean((-1, -2))
+
+        def proceeds(self, feature: Tensor) -> Tensor:
+            return self.reward(feature).sigmoid()
+
+    who = stack(("extrinsic",), world=Weighing(), inputs=["continue", "reward"])
+    dream = dreamt(who, starts(3.0, 8.0), still(2, 2), [steps((2, 1), (1, 4))])
+    [found], [expected] = views(who, dream), views(who, dream._replace(made={}))
+    torch.testing.assert_close(found.rewards["extrinsic"], expected.rewards["extrinsic"], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.proceeds, expected.proceeds, rtol=1e-12, atol=1e-12)
+    assert torch.equal(found.rewards["extrinsic"], dream.made["reward"][1:])
+
+
 def test_inputs_stand_between_features_and_the_goal():
     who = stack(("goal",), ("extrinsic",), inputs=["reward"])
     dreamt(who, starts(0.0), still(2), [steps((3,), (1,)), codes(0, 2)])

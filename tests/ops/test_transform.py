@@ -116,6 +116,13 @@ def test_the_mean_is_the_weighted_sum_of_the_bins():
     assert torch.allclose(two_hot_mean(torch.tensor([[1.0, 2.0, 3.0]]).log(), odd), torch.tensor([1.5]))
 
 
+@pytest.mark.parametrize("count", [40, 255])
+def test_the_mean_over_pairs_is_off_by_rounding_alone(count):
+    logits, bins = torch.from_numpy(Key(0)("data", "logits").normal((200, count))), symexp_bins(count)
+    weighted = logits.double().softmax(-1) * bins
+    assert ((two_hot_mean(logits, bins) - weighted.sum(-1)).abs() < 1e-6 * weighted.abs().sum(-1)).all()
+
+
 def test_the_loss_is_the_cross_entropy_to_the_weights():
     # p = 1/8, 2/8, 3/8, 2/8; target 1.5 weighs bins 1 and 2 by 1/2: - 1/2 ln 2/8 - 1/2 ln 3/8; target 8: - ln 2/8
     logits = torch.tensor([1.0, 2.0, 3.0, 2.0]).log().expand(2, 4)

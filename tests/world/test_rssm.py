@@ -78,8 +78,8 @@ def test_the_dense_cell_is_its_equations():
     cell = GRU(3, 4, 2, 5, DIRECTOR, 1)
     fill(cell, Key(4)("init"))
     deter, stoch, action = normal(6, 3, name="d"), normal(6, 4, name="s"), normal(6, 2, name="a").clamp(-1, 1)
-    step, projected = cell.prepare(action)
-    torch.testing.assert_close(step(deter, stoch, projected), written_out(cell, deter, stoch, action))
+    step, project = cell.prepare()
+    torch.testing.assert_close(step(deter, stoch, project(action)), written_out(cell, deter, stoch, action))
 
 
 def test_the_block_cell_is_its_equations():
@@ -96,17 +96,38 @@ def test_the_block_cell_is_its_equations():
         reset, candidate, update = (hidden[:, 2 * g : 2 * g + 2] @ cell.gates.weight[g]).split(2, -1)
         u = torch.sigmoid(update - 1)
         found.append(u * torch.tanh(torch.sigmoid(reset) * candidate) + (1 - u) * deter[:, 2 * g : 2 * g + 2])
-    step, projected = cell.prepare(action)
-    torch.testing.assert_close(step(deter, stoch, projected), torch.cat(found, -1))
+    step, project = cell.prepare()
+    torch.testing.assert_close(step(deter, stoch, project(action)), torch.cat(found, -1))
 
 
 @pytest.mark.parametrize("kind", [GRU, BlockGRU])
 def test_actions_beyond_one_come_to_a_cell_as_one(kind):
     cell = kind(8, 4, 2, 5, DREAMER, 4)
     fill(cell, Key(4)("init"))
-    one, other = (cell.prepare(torch.tensor([actions]))[1] for actions in ([1.0, -0.5], [7.0, -0.5]))
-    assert torch.equal(one, other)
-    assert not torch.equal(one, cell.prepare(torch.tensor([[-7.0, -0.5]]))[1])
+    _, project = cell.prepare()
+    one, other, back = (project(torch.tensor([actions])) for actions in ([1.0, -0.5], [7.0, -0.5], [-7.0, -0.5]))
+    assert torch.equal(one, other) and not torch.equal(one, back)
+
+
+def test_what_all_blocks_see_may_go_through_one_product(monkeypatch):
+    """In float64, so without norms and gates, which are float32."""
+    monkeypatch.setattr("hieros_repro.world.rssm.gated", lambda gates, deter: torch.stack(gates))
+    cell = BlockGRU(8, 4, 2, 5, DREAMER, 4)
+    fill(cell, Key(4)("init"))
+    with torch.no_grad():
+        cell.hidden.bias.copy_(normal(8, name="bias"))
+    cell.norm = torch.nn.Identity()  # type: ignore[assignment]
+    for body in (cell.of_deter, cell.of_stoch, cell.of_action):
+        body.blocks[0].norm = torch.nn.Identity()
+    cell.double()
+    deter, stoch, action = normal(6, 8, name="d").double(), normal(6, 4, name="s").double(), normal(6, 2, name="a").double()
+    action = action.clamp(-1, 1)
+    step, project = cell.prepare()
+    shared = torch.cat([cell.of_deter(deter), cell.of_stoch(stoch), cell.of_action(action)], -1)
+    seen = torch.cat([torch.cat([own, shared], -1) for own in deter.split(2, -1)], -1)
+    hidden = torch.nn.functional.silu(cell.hidden(seen))
+    expected = cell.gates(hidden).view(6, 4, 3, 2).permute(2, 0, 1, 3).flatten(2)
+    torch.testing.assert_close(step(deter, stoch, project(action)), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_joint_layer_is_a_dense_layer_of_its_inputs_side_by_side():

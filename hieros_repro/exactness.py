@@ -211,7 +211,8 @@ def _memory(recipe: Recipe) -> Path:
 def _identity(recipe: Recipe) -> str:
     """What the verdict is about: the configuration, the versions of all packages, the hash seed, the code."""
     make = recipe.make
-    packages = sorted(f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions())
+    read = (package.metadata for package in importlib.metadata.distributions())  # each file once: it takes a while
+    packages = sorted(f"{about['Name']}=={about['Version']}" for about in read)
     told: list[Any] = [make.kind.__module__, make.kind.__qualname__, dict(make.values), dict(make.wrappers)]
     told += [recipe.vector["num_envs"] if _together(recipe) else 1]
     told += [platform.python_version(), platform.machine(), os.environ.get("PYTHONHASHSEED"), packages]

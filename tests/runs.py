@@ -1,5 +1,6 @@
 """Making runs in tests: in this process where that is enough, in real processes where the promise is about processes."""
 
+import copy
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,16 @@ SHORT_HIEROS = (  # three levels, each with a world of its own
 
 def compose(*overrides: str, name: str = "train") -> DictConfig:
     """A configuration as the command line would give it."""
+    folders = [override for override in overrides if override.startswith("run.dir=/")]
+    config = copy.deepcopy(_composed(name, *(override for override in overrides if override not in folders)))
+    for folder in folders:
+        config.run.dir = folder.partition("=")[2]
+    return config
+
+
+@cache
+def _composed(name: str, *overrides: str) -> DictConfig:
+    """Composing takes as long as a short run, and many runs differ in nothing but their folders."""
     with composer() as composed:
         return composed(config_name=name, overrides=list(overrides))
 

@@ -28,7 +28,7 @@ ELSEWHERE = {  # options that need a device
     ("experiment", "pinpad_hieros"): "cuda",
     ("experiment", "atari100k_hieros"): "cuda",
 }
-TINY = ("env.num_envs=2", "run.eval_envs=1")
+KINDS = ("cartpole", "gymnasium", "pinpad")  # vectors or images, discrete or continuous actions: tried at once with every agent
 
 
 def options(group: str) -> list[str]:
@@ -37,7 +37,8 @@ def options(group: str) -> list[str]:
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__"))
 PAGES = [(group, option) for group in GROUPS for option in options(group)]
-RUNNABLE = [pair for pair in PAGES if pair[0] != "replay" and pair not in ELSEWHERE]
+BUILT = ("env", "agent", "experiment")  # groups of which every option is built below, after it was composed and checked
+RUNNABLE = [pair for pair in PAGES if pair[0] not in (*BUILT, "replay") and pair not in ELSEWHERE]
 
 
 def test_every_group_has_an_option():
@@ -56,10 +57,16 @@ def test_an_agents_replay_may_be_named_on_the_command_line():
     assert check.check(compose("agent=ppo", "replay=rollout"))["replay"]["length"] == 128
 
 
+@pytest.fixture(scope="module")
+def remembering():
+    """The agents that have a replay."""
+    return [name for name in options("agent") if "replay" in compose(f"agent={name}")]
+
+
 @pytest.mark.parametrize("option", options("replay"))
-def test_every_replay_serves_the_agents_that_remember_its_kind_and_no_others(option):
+def test_every_replay_serves_the_agents_that_remember_its_kind_and_no_others(remembering, option):
     served = {}
-    for agent in (name for name in options("agent") if "replay" in compose(f"agent={name}")):
+    for agent in remembering:
         config = compose(f"agent={agent}", f"replay={option}")
         kind = build.target(config["replay"]).kind
         if kind in build.target(config["agent"]).remembers:
@@ -114,12 +121,14 @@ class Nowhere:
 
 @pytest.fixture
 def built(tmp_path):
-    """Makes the loop of a configuration."""
+    """Makes the loop of a configuration that has no fault, with two environments."""
     loops = []
 
     def made(*overrides: str) -> Loop:
-        nowhere = Nowhere(tmp_path / "replay")
-        loops.append(build.loop(check.check(compose(*TINY, *overrides)), nowhere, nowhere, lambda: False))
+        nowhere, config = Nowhere(tmp_path / "replay"), compose(*overrides)
+        assert check.check(config)["seed"] == 42
+        config.env.num_envs, config.run.eval_envs = 2, 1
+        loops.append(build.loop(check.check(config), nowhere, nowhere, lambda: False))
         return loops[-1]
 
     yield made
@@ -127,8 +136,13 @@ def built(tmp_path):
         loop.close()
 
 
-@pytest.mark.parametrize("env", options("env"))
-@pytest.mark.parametrize("agent", options("agent"))
+PAIRS = [(agent, env) for agent in options("agent") for env in options("env")]
+
+
+@pytest.mark.parametrize(
+    ("agent", "env"),
+    [pair if pair[0] == "ppo" or pair[1] in KINDS else pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS],
+)
 def test_every_agent_is_built_for_every_environment_it_can_act_in(built, agent, env):
     overrides = (f"env={env}", f"agent={agent}", *NEEDED.get(env, ()), *NEEDED.get(agent, ()))
     if agent == "dqn" and env in CONTINUOUS:

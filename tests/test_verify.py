@@ -20,9 +20,15 @@ def bench_here(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """Not to be touched."""
+    return run(tmp_path_factory.mktemp("original") / "run")
+
+
 @pytest.fixture
-def whole(tmp_path):
-    return run(tmp_path / "run")
+def whole(tmp_path, original):
+    return shutil.copytree(original, tmp_path / "run")
 
 
 def complete(folder):

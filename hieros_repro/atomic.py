@@ -5,9 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-PARTIAL = (
-    ".partial-"  # how the names of what is being written begin; whoever owns a folder may delete what a crash left of them
-)
+PARTIAL = ".partial-"  # how names of what is being written begin; an owner of a folder may delete what a crash left
 
 
 @contextlib.contextmanager

@@ -20,7 +20,6 @@ import torch
 from hieros_repro.determinism import snapshot
 from hieros_repro.determinism.settings import WORKSPACE, Settings
 
-
 STARTED = time.monotonic()
 
 

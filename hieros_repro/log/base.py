@@ -121,7 +121,8 @@ class Log:
         """A row of numbers that are functions of (code, config, seed, numerics) alone."""
         plain = {name: plain_number(value) for name, value in row.items()}
         self.files["metrics"].write(plain)
-        self.files["metrics"].flush()
+        for name in ("ledger", "metrics"):  # whoever follows both finds what led to a row before the row
+            self.files[name].flush()
         for sink in self.sinks:
             sink.metrics(plain)
         for text in self.health.see(plain):

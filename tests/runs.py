@@ -17,10 +17,12 @@ import pytest
 from omegaconf import DictConfig
 
 from hieros_repro.command import composer
+from hieros_repro.determinism.settings import environment as pinned
 from hieros_repro.records import Stopped
 from hieros_repro.run import stop
 from hieros_repro.run.folder import RunFolder
 from hieros_repro.train import train
+from tests.checking import checked_once
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("metrics.jsonl", "episodes.jsonl", "ledger.jsonl")
@@ -104,7 +106,8 @@ def _composed(name: str, *overrides: str) -> DictConfig:
 def run(folder: Path, *overrides: str, usual: tuple[str, ...] = SHORT) -> Path:
     """A short run in this process. Later overrides win over the usual ones."""
     typed = short(folder, *overrides, usual=usual)
-    train(compose(*typed), typed)
+    with checked_once(typed):
+        train(compose(*typed), typed)
     return folder
 
 
@@ -113,10 +116,10 @@ def _given(override: str, overrides: tuple[str, ...]) -> bool:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """What a user's shell would have, with this checkout importable from anywhere."""
-    own = ("HIEROS_RESTARTED", "PYTHONHASHSEED", "CUBLAS_WORKSPACE_CONFIG", "OMP_NUM_THREADS")
+    """What the script that starts the program would have, with this checkout importable from anywhere."""
+    own = ("HIEROS_RESTARTED", "PYTHONHASHSEED", "PYTHONDONTWRITEBYTECODE", "CUBLAS_WORKSPACE_CONFIG", "OMP_NUM_THREADS")
     kept = {name: value for name, value in os.environ.items() if name not in own and not name.startswith("PYTEST")}
-    return {**kept, "PYTHONPATH": str(ROOT), **changes}
+    return {**kept, **pinned("error", 0), "PYTHONPATH": str(ROOT), **changes}
 
 
 def command(verb: str, *arguments: str) -> list[str]:

@@ -19,6 +19,8 @@ from hieros_repro.run.folder import RunFolder
 from tests.envs import Mortal, chosen
 from tests.runs import command, environment, facts, process, run, short, unequal_files
 
+pytestmark = pytest.mark.usefixtures("swift")
+
 MORTAL = chosen(Mortal)
 NORMALISED = ("env.normalise_observation=true", "env.normalise_reward=true")
 

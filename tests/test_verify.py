@@ -2,15 +2,17 @@ import json
 import re
 import shutil
 import tempfile
+from types import SimpleNamespace
 
 import pytest
 
 from hieros_repro import verify
+from hieros_repro.check import check
 from hieros_repro.proof import claims
-from hieros_repro.records import UserError
+from hieros_repro.records import ConfigError, UserError
 from hieros_repro.run import checkpoint
 from tests.envs import Unrepeatable, chosen
-from tests.runs import facts, process, run, short
+from tests.runs import compose, facts, process, run, short
 
 PLAIN = {"kills": 1, "verify_steps": 100, "seed": 42}
 
@@ -250,10 +252,12 @@ def test_a_claim_that_cannot_be_looked_at_takes_nothing_back(monkeypatch, capsys
     assert broken == ["same_seed"] and "same_seed   BROKEN  here" in capsys.readouterr().out
 
 
-def test_a_claim_that_says_nothing_here_is_refused_with_the_reason(tmp_path):
-    done = process("verify", "claim=workers", "agent=random", cwd=tmp_path, TMPDIR=str(tmp_path))
-    assert done.returncode == 2
-    assert "error: claim=workers: this agent's replay gathers nothing in the background" in done.stderr
+def test_a_claim_that_says_nothing_here_is_refused_with_the_reason(tmp_path, monkeypatch):
+    here = SimpleNamespace(overrides=SimpleNamespace(task=["agent=random"]), runtime=SimpleNamespace(config_sources=[]))
+    monkeypatch.setattr(verify.HydraConfig, "get", lambda: here)
+    with pytest.raises(UserError, match="claim=workers: this agent's replay gathers nothing in the background"):
+        verify.job(compose("claim=workers", "agent=random", name="verify"))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("replay", "reasons"), [({"workers": None}, ["complete"]), ({}, ["workers", "complete"])])
@@ -262,11 +266,11 @@ def test_only_replays_that_have_workers_are_claimed_not_to_depend_on_them(replay
     assert list(claims.missing(bench)) == reasons
 
 
-def test_an_unknown_claim_lists_the_known_ones(tmp_path):
-    done = process("verify", "claim=same_sed", cwd=tmp_path, TMPDIR=str(tmp_path))
-    assert done.returncode == 2
-    assert "claim: 'same_sed' is not allowed; it must be one of same_seed, resume, observers" in done.stderr
-    assert "did you mean same_seed?" in done.stderr
+def test_an_unknown_claim_lists_the_known_ones():
+    with pytest.raises(ConfigError) as caught:
+        check(compose("claim=same_sed", name="verify"), verify.PAGE)
+    assert "claim: 'same_sed' is not allowed; it must be one of same_seed, resume, observers" in str(caught.value)
+    assert "did you mean same_seed?" in str(caught.value)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What every agent promises. A test class inherits this and says how its agent is made, and for which kinds of actions."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from hieros_repro.run import checkpoint
 from tests.agent import making
 
 VIEWS = {"vector": making.VECTOR, "image": making.IMAGE}
+_experience: dict[tuple[type, str, str], dict[str, Any]] = {}
 
 
 class AgentContract:
@@ -37,10 +39,17 @@ class AgentContract:
         noise = {name: block[0] for name, block in agent.act_noise(Key(3)("act", tick), 1, 5).items()}
         return agent.act(making.seen(spaces, 5), agent.initial(5), noise, **changes)[0]
 
+    def experience(self, agent: Agent, spaces: Spaces) -> dict[str, Any]:
+        """What the agent would learn from; of agents in the same state it is the same."""
+        of = type(self), str(spaces), digest_tree(agent.state())
+        if of not in _experience:
+            _experience[of] = making.experience(agent, spaces)
+        return copy.deepcopy(_experience[of])
+
     def learn(self, agent: Agent, spaces: Spaces, update: int = 0) -> None:
         asked = {request.replay for request in agent.due(update)}
         if asked:
-            making.learn(agent, {n: b for n, b in making.experience(agent, spaces).items() if n in asked}, update)
+            making.learn(agent, {n: b for n, b in self.experience(agent, spaces).items() if n in asked}, update)
 
     def history(self, agent: Agent, spaces: Spaces, ticks: int = 4, other: int | None = None) -> tuple[list[np.ndarray], Any]:
         """The actions of so many ticks from the start, and the carry. `other`: this environment sees something else."""
@@ -103,7 +112,7 @@ class AgentContract:
         assert digest_tree(agent.state()) == before and digest_tree(now.obs) == looked
 
     def test_noise_is_a_function_of_the_key_alone(self, agent, spaces):
-        batches = making.experience(agent, spaces)
+        batches = self.experience(agent, spaces)
         first = agent.act_noise(Key(1)("act", 4), 3, 2), agent.learn_noise(Key(1)("learn", 4), batches)
         self.act(agent, spaces)
         self.learn(agent, spaces)

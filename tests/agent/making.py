@@ -12,6 +12,7 @@ from hieros_repro.agent.ppo import PPO
 from hieros_repro.determinism.keys import Key
 from hieros_repro.hardware.device import Hardware
 from hieros_repro.records import Request, Space, Spaces, Step
+from tests.checking import unchecked
 
 VECTOR = Space("vector", (3,))
 IMAGE = Space("image", (16, 16, 3))
@@ -65,6 +66,7 @@ def experience(agent: Agent, spaces: Spaces = ONE_ACTION, seed: int = 1) -> dict
     return {"rollout": rollout, "windows": windows}[agent.remembers[0]](agent, spaces, seed=seed)
 
 
+@unchecked()
 def rollout(agent: Agent, spaces: Spaces = ONE_ACTION, length: int = 12, envs: int = 4, seed: int = 1) -> dict[str, Any]:
     """A batch as the rollout replay gives it, with ends of both kinds, acted by the agent itself."""
     draw, shape = np.random.default_rng(seed), (length, envs)
@@ -89,6 +91,7 @@ def rollout(agent: Agent, spaces: Spaces = ONE_ACTION, length: int = 12, envs: i
     return {"rollout": batch}
 
 
+@unchecked()
 def windows(agent: Agent, spaces: Spaces = ONE_ACTION, seed: int = 1) -> dict[str, Any]:
     """A batch of windows as a replay of windows gives it, some across ends of both kinds, acted by the agent itself. What
     updates write back comes as of the first step only. Of further replays, what the agent remembers of a life."""

@@ -3,7 +3,9 @@
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.pop("HIEROS_SCRIPT", None)  # what the script that starts the program would say of itself
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the runs under test set it themselves
@@ -21,6 +23,10 @@ from hieros_repro.determinism import snapshot
 from hieros_repro.determinism.settings import WORKSPACE, Settings
 
 STARTED = time.monotonic()
+LONGEST = (  # slow proofs included: what would keep one worker busy when the others have nothing left to do comes first
+    "test_hieros_claims", "test_verify", "test_conf", "test_resume", "test_dreams_claims", "proof/test_narrow", "test_worlds",
+    "test_hieros", "test_dreams", "sweep/test_sweep", "test_replay", "proof/test_reexecution", "agent/test_hieros_contract",
+)  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,9 +34,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--minutes", type=float, default=float("inf"), help=text)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # for the order below
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole promises first: they take longest, and matter most where time is short."""
-    items.sort(key=lambda item: "_claims" not in item.nodeid)
+    """The longest files first, then those of most tests; every worker comes to the same order."""
+    places = {Path(__file__).parent / f"{name}.py": place for place, name in enumerate(LONGEST)}
+    counts = Counter(item.path for item in items)
+    items.sort(key=lambda item: (places.get(item.path, len(places)), -counts[item.path]))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

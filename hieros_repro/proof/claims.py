@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from hieros_repro.determinism.settings import environment
 from hieros_repro.exactness import INEXACT
 from hieros_repro.log import jsonl
 from hieros_repro.proof import completeness
@@ -47,6 +48,9 @@ class Bench:
             asked = [*typed(run), *asked]
             plain = yaml.safe_load((run / "config.yaml").read_text(encoding="utf8"))
         self.seed, self.replay = plain["seed"], plain.get("replay") or {}
+        pinned = plain.get("determinism") or {}
+        self.plain = plain
+        self.pinned = environment(pinned.get("algorithms", "off"), pinned.get("hash_seed"))  # so a run starts without a restart
         self.overrides = [*(self._short() if self.steps else ()), *asked, "log=quiet"]
         self.steps = self.steps or plain["run"]["steps"]
         self._baseline: Path | None = None
@@ -67,12 +71,12 @@ class Bench:
             self.seconds = float(list(jsonl.read(self._baseline / "timing.jsonl"))[-1]["elapsed"])
         return self._baseline
 
-    def make(self, name: str, *overrides: str, cwd: Path | None = None, **environment: str) -> Path:
+    def make(self, name: str, *overrides: str, cwd: Path | None = None, **variables: str) -> Path:
         """One run, from start to end."""
         folder = self.folder / name
         say(f"run {name}: {self.steps:,} steps{' with ' if overrides else ''}{' '.join(overrides)}")
         done = subprocess.run(
-            self.command(f"run.dir={folder}", *overrides), cwd=cwd or self.folder, env=_environment(environment),
+            self.command(f"run.dir={folder}", *overrides), cwd=cwd or self.folder, env=_shell({**self.pinned, **variables}),
             capture_output=True, text=True,
         )  # fmt: skip
         if INEXACT in done.stderr:
@@ -80,6 +84,12 @@ class Bench:
         if done.returncode:
             raise UserError(f"the run {name!r} could not be made (exit code {done.returncode}):\n{done.stderr.strip()[-2000:]}")
         return folder
+
+    def having(self, key: str, value: int) -> Path:
+        """A run with this value of a key: the baseline, where it has it anyhow."""
+        group, _, name = key.partition(".")
+        same = (self.plain.get(group) or {}).get(name) == value
+        return self.baseline() if same else self.make(f"{name}-{value}", f"{key}={value}")
 
     def command(self, *overrides: str, sweep: bool = False) -> list[str]:
         flags = [*self.flags, *(["-m"] if sweep else [])]
@@ -90,14 +100,14 @@ class Bench:
 
 
 def same_seed(bench: Bench) -> str:
-    """Two fresh processes: another working directory and folder, the machine under load. Or a run comes out again."""
+    """Two fresh processes: another shell, working directory and folder, the machine under load. Or a run comes out again."""
     if bench.run is not None and not bench.asked:
         return reexecute(bench.run, bench.folder / "again", bench.limit, bench.composition)
     elsewhere = bench.folder / "some" / "where else"
     elsewhere.mkdir(parents=True)
     first = bench.baseline()
     with machine_load():
-        second = bench.make("again", cwd=elsewhere)
+        second = bench.make("again", cwd=elsewhere, **dict.fromkeys(bench.pinned, "1"))  # which it has to put right
     return _must_be_equal_files(first, second)
 
 
@@ -110,7 +120,7 @@ def resume(bench: Bench) -> str:
         command = bench.command(f"resume={pieces}") if by_name else bench.command(f"run.dir={pieces}", "resume=auto")
         say(f"run pieces: start {number + 1}, to be interrupted at some instant")
         process = subprocess.Popen(
-            command, cwd=bench.folder, env=_environment({}), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command, cwd=bench.folder, env=_shell(bench.pinned), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         _wait_until_running(process, pieces)
         time.sleep(random.uniform(0.0, 1.6 * bench.seconds / bench.kills))
@@ -157,7 +167,7 @@ def sweep(bench: Bench) -> str:
         folder = bench.folder / f"sweep-{name}"
         command = bench.command(f"seed={bench.seed},{other}", f"sweep.dir={folder}", *arguments, sweep=True)
         say(f"sweep {name}: 2 seeds")
-        done = subprocess.run(command, cwd=bench.folder, env=_environment({}), capture_output=True, text=True)
+        done = subprocess.run(command, cwd=bench.folder, env=_shell(bench.pinned), capture_output=True, text=True)
         if done.returncode:
             raise UserError(f"the {name} sweep ended with code {done.returncode}:\n{done.stderr.strip()[-2000:]}")
         for seed, run in zip((bench.seed, other), alone, strict=True):
@@ -168,7 +178,7 @@ def sweep(bench: Bench) -> str:
 def env_backend(bench: Bench) -> str:
     """Environments in this process, in one worker process, in three."""
     counts = (0, 1, 3)
-    runs = [bench.make(f"processes-{count}", f"env.processes={count}") for count in counts]
+    runs = [bench.having("env.processes", count) for count in counts]
     for run in runs[1:]:
         _must_be_equal_files(runs[0], run)
     return f"{', '.join(map(str, counts))} worker processes: every file equal"
@@ -177,7 +187,7 @@ def env_backend(bench: Bench) -> str:
 def workers(bench: Bench) -> str:
     """Batches gathered by no thread ahead of time, by one, by four, by eight."""
     counts = (0, 1, 4, 8)
-    runs = [bench.make(f"workers-{count}", f"replay.workers={count}") for count in counts]
+    runs = [bench.having("replay.workers", count) for count in counts]
     for run in runs[1:]:
         _must_be_equal_files(runs[0], run)
     return f"{', '.join(map(str, counts))} replay workers: every file equal"
@@ -235,7 +245,7 @@ def _must_be_equal_files(a: Path, b: Path) -> str:
     return f"{', '.join(FILES)} equal byte for byte, parameters {digests[0]}"
 
 
-def _environment(changes: Mapping[str, str]) -> dict[str, str]:
+def _shell(changes: Mapping[str, str]) -> dict[str, str]:
     """What a user's shell would have: nothing that this process set for itself."""
     own = ("HIEROS_RESTARTED", "PYTHONHASHSEED", "CUBLAS_WORKSPACE_CONFIG", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
            "OPENBLAS_NUM_THREADS")  # fmt: skip

@@ -108,16 +108,15 @@ def follow(run: Path, folder: Path, process: Any, steps: int | None, stops: bool
     seen, agreed, shown = Seen(0, 0, 0, []), None, time.monotonic()
     while True:
         ended = process.poll() is not None
-        lines = [*ledger.read(), *([{}] if ended else [])]
-        for line in lines:
+        written = [(row, list(_other(rows.get(_kind(row), {}), row))) for row in metrics.read()]
+        for line in _whole(list(ledger.read()), entry, _end(written, ended)):
             if entry and _key(line) != _key(entry[0]):
                 found, count = first_difference(recorded.get(_key(entry[0]), ()), entry)
                 parted = list(_told(found._replace(agreed=agreed))) if found else []
                 seen = Seen(entry[0]["step"], seen.digests + count, seen.rows, seen.parted or parted)
                 agreed, entry = agreed if found else entry[0]["step"], []
             entry = [*entry, line] if line else entry
-        for row in metrics.read():
-            parted = list(_other(rows.get(_kind(row), {}), row))
+        for row, parted in written:
             seen = Seen(max(seen.step, row["step"]), seen.digests, seen.rows + (_kind(row) in rows), seen.parted or parted)
         if ended or (stops and seen.parted) or (steps is not None and seen.step >= steps):
             return seen
@@ -125,6 +124,17 @@ def follow(run: Path, folder: Path, process: Any, steps: int | None, stops: bool
             shown = time.monotonic()
             print(f"  step {seen.step:,}: {seen.digests:,} digests and {seen.rows} rows agree", flush=True)
         time.sleep(PAUSE)
+
+
+def _end(written: list[tuple[dict[str, Any], list[str]]], ended: bool) -> float:
+    """Up to which step nothing follows in the ledger: what it says until then is written before a row, and read after it."""
+    return math.inf if ended else max((row["step"] for row, parted in written if parted), default=-math.inf)
+
+
+def _whole(lines: list[Line], entry: list[Line], end: float) -> list[Line]:
+    """With an empty line behind the last entry if no more of it is to come."""
+    last = next(iter([*reversed(lines), *entry]), None)
+    return [*lines, {}] if end == math.inf or (last is not None and last["step"] <= end) else lines
 
 
 class Tail:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import jaxtyping
 
-LOOKS = ("run.", "log", "resume=", "seed=", "replay.workers=", "replay.place=", "replay.chunk=")  # change no shape
+LOOKS = ("run.", "log", "resume=", "seed=", "env.processes=", "replay.workers=", "replay.place=", "replay.chunk=")  # no shapes
 _seen: set[frozenset[str]] = set()
 
 

@@ -150,7 +150,7 @@ def test_faults_of_values_and_of_bounds_are_told_together():
         ["agent.clip=["],
         ["run.stps=3"],
         ["-m", "seed=1,2", "run.stps=3"],
-        ["env=gymnasium"],
+        pytest.param(["env=gymnasium"], marks=pytest.mark.slow),
         ["--no-such-flag"],
     ],
     ids=" ".join,

@@ -169,7 +169,10 @@ FORGOTTEN = {
 }
 
 
-@pytest.mark.parametrize("what", FORGOTTEN)
+QUICK = ("window", "moments", "ticket")  # one of each kind
+
+
+@pytest.mark.parametrize("what", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in FORGOTTEN])
 def test_what_upper_levels_would_forget_at_a_stop_is_seen(tmp_path, whole, halted, monkeypatch, what):
     load = Loop.load
 

@@ -67,7 +67,10 @@ def newest(folder):
 # -- Killed ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "moment"), [(3, "after"), (15, "half"), pytest.param(15, "after", marks=pytest.mark.slow)])
+MOMENTS = [pytest.param(3, "after", marks=pytest.mark.slow), (15, "half"), pytest.param(15, "after", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("number", "moment"), MOMENTS)
 def test_a_run_killed_while_a_file_is_written_goes_on_to_the_same_files(tmp_path, whole, number, moment):
     """At its third file it has no checkpoint. At the 15th, of the steps from 448 on, that of step 450 is not far."""
     arguments = short(tmp_path / "run", *KEPT, "resume=auto", "plugins=[tests.dying]", usual=SHORT_DQN)

@@ -72,7 +72,7 @@ def assert_equal(a, b):
 # -- Interrupted runs --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at", [40, 333, 700])
+@pytest.mark.parametrize("at", [40, 333, pytest.param(700, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_files(tmp_path, whole, at):
     arguments = short("run", *MORTAL, *NORMALISED, "resume=auto")
     killed = process("train", *arguments, cwd=tmp_path, DIE_AT=str(at), DIE_BY=str(int(signal.SIGKILL)))

@@ -213,6 +213,7 @@ def test_a_broken_claim_about_a_run_is_seen_and_said_where(tmp_path):
     assert (tmp_path / kept[1] / "again" / "ledger.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_an_environment_that_does_not_come_back_breaks_every_claim(tmp_path):
     done = process("verify", "claim=same_seed", *chosen(Unrepeatable), "verify_steps=150", cwd=tmp_path, TMPDIR=str(tmp_path))
     assert done.returncode == 1, done.stderr

@@ -331,7 +331,7 @@ def share_foreseen(agent: Hierarchy) -> float:
     return right / (3 * size)
 
 
-@pytest.mark.parametrize(("cell", "context"), [("gru", 0), ("block", 1)])
+@pytest.mark.parametrize(("cell", "context"), [("gru", 0), pytest.param("block", 1, marks=pytest.mark.slow)])
 def test_what_is_dreamt_after_an_action_is_what_the_action_causes(cell, context):
     def trained(late: int, most: int) -> tuple[int, float]:
         """After how many updates everything is foreseen, at most so many, and how much then is."""

@@ -121,7 +121,6 @@ FAULTS = {  # file, what is there, what takes its place; component; what is said
         [r"B does operation aten.mul.Tensor .*function PPO._choose"],
     ),
 }  # fmt: skip
-QUICK = ("a detached tensor",)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +155,8 @@ def content(folder):
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in FAULTS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_found_where_it_is(repository, honest, tmp_path, name):
     file, before, after, component, said = FAULTS[name]
     path = repository / "hieros_repro" / file

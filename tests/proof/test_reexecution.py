@@ -1,11 +1,12 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from scipy import stats
 
-from hieros_repro.proof.reexecution import Broken, Seen, Tail, _statistically, expected, listed
+from hieros_repro.proof.reexecution import Broken, Seen, Tail, _statistically, expected, follow, listed
 from hieros_repro.records import UserError
 from tests.envs import Unrepeatable, chosen
 from tests.runs import SHORT_HIEROS, facts, process, short
@@ -140,6 +141,17 @@ def test_lines_are_read_as_they_become_whole(tmp_path):
     with (tmp_path / "a.jsonl").open("a") as file:
         file.write(": 2}\n")
     assert list(tail.read()) == [{"x": 2}] and list(tail.read()) == []
+
+
+def test_a_row_that_differs_waits_for_what_the_ledger_says_of_its_step(tmp_path):
+    """The ledger's last entry has no other behind it yet, and the run goes on."""
+    for name, digest in (("run", "1" * 16), ("here", "2" * 16)):
+        (tmp_path / name).mkdir()
+        line = {"step": 5, "update": 1, "entry": "update", "component": "batch", "digest": digest}
+        (tmp_path / name / "ledger.jsonl").write_text(json.dumps(line | {"tensors": {"x": {"digest": digest}}}) + "\n")
+        (tmp_path / name / "metrics.jsonl").write_text(json.dumps({"step": 5, "loss": digest}) + "\n")
+    seen = follow(tmp_path / "run", tmp_path / "here", SimpleNamespace(poll=lambda: None), None, stops=True)
+    assert seen.parted[0].startswith("first difference: batch at step 5 (update 1)")
 
 
 def test_the_interval_of_further_episodes_by_hand():

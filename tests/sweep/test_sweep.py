@@ -66,6 +66,7 @@ def test_runs_of_a_sweep_equal_runs_alone(alone, unlucky):
     assert [unequal_files(alone[seed], folder / "sweep" / f"seed-{seed}") for seed in (1, 2)] == [[], []]
 
 
+@pytest.mark.slow
 def test_runs_of_a_parallel_sweep_equal_runs_alone(tmp_path, alone):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     done = swept(tmp_path, "seed=1,2", *UNLUCKY, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
@@ -142,6 +143,7 @@ def test_a_failed_seed_goes_on_by_the_command_that_the_summary_names(unlucky, tm
     assert facts(folder / "copy" / "seed-70")["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_stopped_job_ends_the_sweep_and_the_same_command_completes_it(tmp_path, alone):
     arguments = ["seed=1,2", *chosen(Mortal)]
     stopped = swept(tmp_path, *arguments, DIE_AT="333", DIE_BY=str(int(signal.SIGTERM)))
@@ -151,6 +153,7 @@ def test_a_stopped_job_ends_the_sweep_and_the_same_command_completes_it(tmp_path
     assert [unequal_files(alone[seed], tmp_path / "sweep" / f"seed-{seed}") for seed in (1, 2)] == [[], []]
 
 
+@pytest.mark.slow
 def test_two_axes_make_groups_and_no_setting_leaks_from_job_to_job(tmp_path, alone):
     done = swept(tmp_path, "determinism=warn,strict", "seed=1,2", *UNLUCKY)
     assert done.returncode == 0, done.stderr

@@ -85,7 +85,7 @@ def judge(bench: "Bench", names: list[str], broken: list[str]) -> None:
     from hieros_repro.proof import claims
 
     for name in names:
-        claims.say(f"claim {name}: {(claims.CLAIMS[name].__doc__ or '').splitlines()[0]}")
+        claims.say(f"claim {name}: {(claims.CLAIMS[name].__doc__ or '').partition(chr(10))[0]}")
         try:
             print(f"{name:<11} held    {claims.CLAIMS[name](bench)}", flush=True)
         except claims.Broken as error:

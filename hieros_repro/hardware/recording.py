@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter, tree_map_only
 
 
 class Recorded:
@@ -101,13 +100,13 @@ class _Tape(TorchDispatchMode):
             raise ValueError(f"{func} draws random numbers: noise is handed over as data")
         if torch.Tag.data_dependent_output in func.tags:
             raise ValueError(f"{func} reads a value back into Python, where a recording cannot follow: use compile=null")
-        where, named = tree_map_only(Tensor, self.place, (args, kwargs or {}))
+        where, named = _placed(args, self.place), {name: _placed(value, self.place) for name, value in (kwargs or {}).items()}
         result = func(*args, **(kwargs or {}))
         if func is torch.ops.aten.detach.default:  # means something to autograd only
             self._met(result, where[0])
             return result
-        given = {id(tensor) for tensor in tree_iter((args, kwargs)) if isinstance(tensor, Tensor)}
-        tensors = [tensor for tensor in tree_iter(result) if isinstance(tensor, Tensor)]
+        given = {id(tensor) for tensor in _of(Tensor, (args, *(kwargs or {}).values()))}
+        tensors = _of(Tensor, result)
         made = [self.place(t) if id(t) in given else self._met(t, next(self._fresh)) for t in tensors]
         self.notes.append((func, where, named, made))
         return result
@@ -124,7 +123,7 @@ def _replayer(notes: list[Any], last: list[_Slot]) -> Callable[..., Any]:
     needed = set(last)
     for number in reversed(range(len(steps))):
         _, args, kwargs, made = steps[number]
-        touched = {slot for slot in tree_iter((args, kwargs, made)) if type(slot) is _Slot}
+        touched = set(_of(_Slot, (args, *kwargs.values(), made)))
         ends[number] = list(touched - needed)
         needed |= touched
 
@@ -152,6 +151,20 @@ def run({", ".join(given)}):
     return {found}
 """
     return torch.jit.CompilationUnit(source).run, [a for a in arguments if type(a) is _Slot]
+
+
+def _placed(argument: Any, place: Callable[[Tensor], _Slot]) -> Any:
+    """An argument of an operation with slots in place of tensors."""
+    if isinstance(argument, Tensor):
+        return place(argument)
+    return type(argument)(_placed(a, place) for a in argument) if type(argument) in (list, tuple) else argument
+
+
+def _of(kind: type, tree: Any) -> list[Any]:
+    """What is of a kind in an operation's arguments or results: one of it, or lists and tuples, nested or not."""
+    if isinstance(tree, kind):
+        return [tree]
+    return [found for child in tree for found in _of(kind, child)] if isinstance(tree, list | tuple) else []
 
 
 def _filled(arguments: Iterable[Any], known: Mapping[int, Tensor]) -> list[Any]:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from hieros_repro.run import checkpoint
-from tests.runs import ROOT, command, environment, facts, process, short, unequal_files
+from tests.runs import ROOT, command, environment, facts, process, run, short, unequal_files
 
 WORLDS = {  # overrides, and what must be installed
     "pinpad": (("env=pinpad", "env.num_envs=8"), None),
@@ -36,12 +36,12 @@ def overrides(name: str) -> tuple[str, ...]:
     return (*STEPS, *chosen, "agent.image_depth=4")
 
 
+@pytest.mark.usefixtures("workspace")
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in WORLDS])
 def test_killed_in_mid_episode_it_comes_back(name, tmp_path):
     chosen = overrides(name)
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
-    done = process("train", *short(whole, *chosen), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    run(whole, *chosen)
     kill_after_a_checkpoint(short(pieces, *chosen), pieces)
     newest = checkpoint.newest(pieces / "checkpoints", print)
     parts, _ = checkpoint.load(pieces / "checkpoints" / f"step_{newest}")
@@ -56,11 +56,11 @@ def test_killed_in_mid_episode_it_comes_back(name, tmp_path):
 def kill_after_a_checkpoint(arguments: list[str], folder) -> None:
     """SIGKILL as soon as there is a checkpoint, and while the run is under way."""
     shell = environment(PYTHONPATH=str(ROOT))
-    run = subprocess.Popen(command("train", *arguments), cwd=folder.parent, env=shell, start_new_session=True)
+    running = subprocess.Popen(command("train", *arguments), cwd=folder.parent, env=shell, start_new_session=True)
     try:
         while not checkpoint.steps(folder / "checkpoints"):
-            assert run.poll() is None, "it ended before it could be killed"
+            assert running.poll() is None, "it ended before it could be killed"
             time.sleep(0.005)
     finally:
-        os.kill(run.pid, signal.SIGKILL)
-        run.wait()
+        os.kill(running.pid, signal.SIGKILL)
+        running.wait()

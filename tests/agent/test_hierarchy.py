@@ -276,8 +276,6 @@ def test_while_acting_the_world_is_told_the_action_that_learning_will_read(cell)
     tier, own = agent.tiers[0], carry["tiers"][0]
     told = tier.actions.from_env(torch.from_numpy(action))
     assert told.tolist() == [[1.0, 1.0]] * 2 and (own["action"] > 1.0).all()
-    [one, other] = [
-        step(own["state"]["deter"], own["state"]["stoch"], projected)
-        for step, projected in (tier.who.world.cell.prepare(action) for action in (told, own["action"]))
-    ]
+    step, project = tier.who.world.cell.prepare()
+    one, other = (step(own["state"]["deter"], own["state"]["stoch"], project(action)) for action in (told, own["action"]))
     assert torch.equal(one, other)

@@ -1,7 +1,9 @@
 """Files that are complete or absent: written aside, brought to the disk, and then put in their place."""
 
 import contextlib
+import errno
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,8 @@ PARTIAL = ".partial-"  # how names of what is being written begin; an owner of a
 def replaced(path: Path, shared: bool = False) -> Iterator[Path]:
     """A file to be written beside `path`, which then takes the place of what is there, durably. Where anything fails, what is
     there stays. `shared`: several processes may write it at once; the last one to be done wins."""
-    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}" if shared else f"{PARTIAL}{path.name}")
+    whose = f"{uuid.uuid4().hex[:12]}-" if shared else ""  # nobody else's, on this machine or another
+    partial = path.with_name(f"{PARTIAL}{whose}{path.name}")
     try:
         yield partial
         sync(partial)
@@ -31,10 +34,14 @@ def write(path: Path, content: str | bytes, shared: bool = False) -> None:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk, as far as it may be opened."""
+    """Waits until a file, or the names in a folder, are on the disk, as far as it may be opened. Some file systems cannot be
+    asked for that of a folder."""
     with contextlib.suppress(PermissionError):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
         finally:
             os.close(descriptor)

@@ -193,8 +193,9 @@ def _match_window(plain: dict[str, Any], classes: Mapping[str, Any]) -> Iterator
     envs = plain["env"].get("num_envs") if "env" in plain else None
     if not hasattr(agent, "window") or envs is None or getattr(classes.get("replay"), "kind", None) != "windows":
         return
-    size, length = plain["replay"]["size"], agent.window(**plain["agent"])
-    if -(-size // envs) < length:
+    replay, length = plain["replay"], agent.window(**plain["agent"])
+    size, recorded = replay.get("size"), replay.get("dataset") is not None and replay.get("dataset_share") == 1
+    if size is not None and not recorded and -(-size // envs) < length:
         steps = f"{-(-size // envs)} steps of each of {envs} environments are less than one window of {length}"
         yield Fault("replay.size", f"{size}: {steps}; it must be at least {envs * (length - 1) + 1}")
 

@@ -166,7 +166,8 @@ def prepare(verb: Verb, overrides: list[str], multirun: bool, config_dir: str | 
         except ConfigError as error:
             own += [fault for fault in error.faults if fault.key not in {known.key for known in own}]
     told = located(found, [override.key_or_group for override in parsed if override.is_sweep_override()])
-    faults += [fault for fault in told if fault.key not in {known.key for known in faults}]
+    known = {fault.key for fault in faults}
+    faults += [fault for fault in told if fault.key not in known]
     if faults:
         raise ConfigError(faults)
     if node is not None and not multirun and is_search(node):

@@ -47,6 +47,8 @@ def main() -> None:
     try:
         if arguments.expected:
             sys.exit(expected([*arguments.runs, *second], arguments.expected, arguments.tolerance))
+        if arguments.margin is not None and not 0 < arguments.margin < float("inf"):
+            raise UserError(f"--margin {arguments.margin}: it must be a positive number")
         if second:
             equal, text = groups(arguments.runs, second, arguments.metric, arguments.margin)
         elif len(arguments.runs) != 2:

@@ -26,19 +26,19 @@ def distinct(jobs: list[list[str]]) -> list[list[str]]:
 
 
 def located(found: Sequence[tuple[list[str], list[Fault]]], axes: Sequence[str]) -> list[Fault]:
-    """The first fault of every key; where not all jobs of a sweep have it, with the values of one that does."""
-    told: dict[str, Fault] = {}
+    """Every fault once; where not all jobs of a sweep have it, with the values of one that does."""
+    told: dict[Fault, Fault] = {}
     for job, faults in found:
         own = " ".join(o for o in job if o.lstrip("+").partition("=")[0] in axes and not o.startswith("seed="))
         for fault in faults:
             everywhere = all(fault in others for _, others in found)
-            told.setdefault(fault.key, fault if everywhere or not own else Fault(fault.key, f"{fault.problem} (with {own})"))
+            told.setdefault(fault, fault if everywhere or not own else Fault(fault.key, f"{fault.problem} (with {own})"))
     return list(told.values())
 
 
 def seed_faults(jobs: list[list[str]]) -> Iterator[Fault]:
     seeds = {override[5:]: None for job in jobs for override in job if override.startswith("seed=")}
-    wrong = [seed for seed in seeds if not seed.isdigit() or int(seed) >= 2**31]
+    wrong = [seed for seed in seeds if not re.fullmatch("[0-9]+", seed) or int(seed) >= 2**31]
     if wrong:
         yield Fault("seed", f"{', '.join(map(repr, wrong))} is not allowed; it must be an integer between 0 and {2**31 - 1}")
 
@@ -111,7 +111,9 @@ def _without(group: str, name: str, compose: Callable[..., DictConfig], chosen: 
         options = {}
     if options.get("agent") is None:
         return f"{name} has no group {group}"
-    return f"agent={options['agent']} has no {group}, as {', '.join(brought()[group])} have"
+    agents = brought().get(group, [])
+    others = f", as {', '.join(agents)} have" if agents else f"; no defaults list names it: +{group}=<option> adds it"
+    return f"agent={options['agent']} has no {group}{others}"
 
 
 def _paths(config: Any, prefix: str = "") -> Iterator[str]:

@@ -57,7 +57,7 @@ def evaluate(config: DictConfig) -> float:
     out = out if plain["greedy"] or plain["out"] else out.with_name(f"{out.name}-sampled")
     out.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {"run": str(run), "step": trained.step, "greedy": plain["greedy"], **row, "scores": result.scores}
-    atomic.write(out / "evaluation.json", json.dumps(facts, indent=1) + "\n")
+    atomic.write(out / "evaluation.json", json.dumps(facts, indent=1) + "\n", shared=True)
     spread = f" +- {row['eval/score_std']:.2f}" if "eval/score_std" in row else ""
     print(f"step {trained.step:,}: {row['eval/score']:.2f}{spread} over {len(result.scores)} episodes", end="")
     print(f" (min {row['eval/score_min']:.2f}, max {row['eval/score_max']:.2f})")

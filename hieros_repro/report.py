@@ -99,7 +99,7 @@ def _write(path: Path, content: bytes) -> Path:
     """All of it or nothing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(path, content)
+        atomic.write(path, content, shared=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     return path

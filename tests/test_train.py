@@ -70,7 +70,6 @@ def test_the_hash_seed_is_pinned_whatever_the_shell_says(tmp_path):
     assert unequal_files(tmp_path / "a", tmp_path / "b") == []
 
 
-@pytest.mark.slow
 def test_an_unpinned_hash_seed_is_the_shells(tmp_path):
     loose = [*chosen(Hashed), "determinism.hash_seed=null", "run.steps=60"]
     for name, outside in (("a", "1"), ("b", "2")):

@@ -10,6 +10,7 @@ expected:
 sources: {the paper: {mean: 210}}                 # printed, not judged
 """
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -108,11 +109,19 @@ def differing(references: References, runs: Sequence[Record]) -> list[str]:
         if begun and key not in known:
             lines.append(f"{key} = {wanted!r} in the file; no run has that key{nearest(key, sorted(known))}")
             continue
-        others = [run.facts.get(key) for run in begun if key not in run.facts or run.facts[key] != wanted]
+        others = [run.facts.get(key) for run in begun if key not in run.facts or not _same(wanted, run.facts[key])]
         if others:
             found = " or ".join(dict.fromkeys(repr(value) for value in others))
             lines.append(f"{key} = {wanted!r} in the file, {found} in {len(others)} of {len(begun)} run(s)")
     return lines
+
+
+def _same(wanted: Any, found: Any) -> bool:
+    """Equal, and both or neither true or false; YAML reads 1e-4 as a text, a configuration as a number."""
+    if isinstance(wanted, str) and isinstance(found, float):
+        with contextlib.suppress(ValueError):
+            return float(wanted) == found
+    return wanted == found and isinstance(wanted, bool) == isinstance(found, bool)
 
 
 def judge(references: References, runs: Sequence[Record], tolerance: float | None = None) -> list[Verdict]:

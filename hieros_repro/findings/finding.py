@@ -158,7 +158,12 @@ def _pairs(rows: Sequence[Row], metric: str, key: Key, margin: float | None) -> 
         sides = [(best[other.group.task], other) for other in valued if other is not best[other.group.task]]
         # Which group is best was seen in the same data, so all pairs count as tested.
     found = [
-        contrast(list(a.values.values()), list(b.values.values()), key("pair", number), margin or agreed(a.margins + b.margins))
+        contrast(
+            list(a.values.values()),
+            list(b.values.values()),
+            key("pair", number),
+            agreed(a.margins + b.margins) if margin is None else margin,
+        )
         for number, (a, b) in enumerate(sides)
     ]
     adjusted = holm([one.p for one in found], count if len(found) < count else None)

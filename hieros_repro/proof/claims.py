@@ -47,9 +47,9 @@ class Bench:
                 raise UserError(f"run={run}: not a run folder (it has no config.yaml)")
             asked = [*typed(run), *asked]
             plain = yaml.safe_load((run / "config.yaml").read_text(encoding="utf8"))
-        self.seed, self.replay = plain["seed"], plain.get("replay") or {}
+        seeds = [int(override[5:]) for override in asked if override.startswith("seed=")]  # the last one typed counts
+        self.seed, self.replay = [plain["seed"], *seeds][-1], plain.get("replay") or {}
         pinned = plain.get("determinism") or {}
-        self.plain = plain
         self.pinned = environment(pinned.get("algorithms", "off"), pinned.get("hash_seed"))  # so a run starts without a restart
         self.overrides = [*(self._short() if self.steps else ()), *asked, "log=quiet"]
         self.steps = self.steps or plain["run"]["steps"]
@@ -88,7 +88,8 @@ class Bench:
     def having(self, key: str, value: int) -> Path:
         """A run with this value of a key: the baseline, where it has it anyhow."""
         group, _, name = key.partition(".")
-        same = (self.plain.get(group) or {}).get(name) == value
+        made = yaml.safe_load((self.baseline() / "config.yaml").read_text(encoding="utf8"))
+        same = (made.get(group) or {}).get(name) == value
         return self.baseline() if same else self.make(f"{name}-{value}", f"{key}={value}")
 
     def command(self, *overrides: str, sweep: bool = False) -> list[str]:

@@ -109,15 +109,17 @@ def follow(run: Path, folder: Path, process: Any, steps: int | None, stops: bool
     while True:
         ended = process.poll() is not None
         written = [(row, list(_other(rows.get(_kind(row), {}), row))) for row in metrics.read()]
+        differences = [(row["step"], 1, parted) for row, parted in written if parted]
         for line in _whole(list(ledger.read()), entry, _end(written, ended)):
             if entry and _key(line) != _key(entry[0]):
                 found, count = first_difference(recorded.get(_key(entry[0]), ()), entry)
-                parted = list(_told(found._replace(agreed=agreed))) if found else []
-                seen = Seen(entry[0]["step"], seen.digests + count, seen.rows, seen.parted or parted)
+                differences += [(entry[0]["step"], 0, list(_told(found._replace(agreed=agreed))))] if found else []
+                seen = Seen(max(seen.step, entry[0]["step"]), seen.digests + count, seen.rows, seen.parted)
                 agreed, entry = agreed if found else entry[0]["step"], []
             entry = [*entry, line] if line else entry
-        for row, parted in written:
-            seen = Seen(max(seen.step, row["step"]), seen.digests, seen.rows + (_kind(row) in rows), seen.parted or parted)
+        for row, _ in written:
+            seen = Seen(max(seen.step, row["step"]), seen.digests, seen.rows + (_kind(row) in rows), seen.parted)
+        seen = seen._replace(parted=seen.parted or min(differences, default=(0, 0, []))[2])  # of one step the ledger's first
         if ended or (stops and seen.parted) or (steps is not None and seen.step >= steps):
             return seen
         if time.monotonic() - shown > PROGRESS:

@@ -61,6 +61,7 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self.begun = False  # whether there is a run from now on, whatever happens
+        self.ours = False  # whether a run was ever here
         self._lock: int | None = None
 
     def exists(self) -> bool:
@@ -70,7 +71,7 @@ class RunFolder:
     def held(self) -> "Iterator[RunFolder]":
         """Creates the folder if need be, and keeps every other process out of it. Of a run that is refused nothing is left."""
         absent = [path for path in (self.path, *self.path.parents) if not path.exists()]
-        own = set() if (self.path / ".lock").exists() else {".lock"}
+        self.ours = (self.path / ".lock").exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -79,7 +80,9 @@ class RunFolder:
         try:
             if not _locked(self._lock):
                 raise UserError(f"run.dir={self.path}: another process is running this run right now")
-            there = {path.name for path in self.path.iterdir()} - own
+            if not self._is_locked():
+                raise UserError(f"run.dir={self.path}: another process has just taken it away; run this again")
+            there = {path.name for path in self.path.iterdir()}
             try:
                 yield self
             except UserError:
@@ -94,11 +97,21 @@ class RunFolder:
             os.close(self._lock)
             self._lock = None
 
+    def _is_locked(self) -> bool:
+        """Whether the lock that is held is still the folder's, and not that of a folder which has gone."""
+        assert self._lock is not None
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(self._lock), (self.path / ".lock").stat())
+        return False
+
     def _clear(self, there: set[str], absent: list[Path]) -> None:
-        """As it was when it held `there`; the folders that were `absent` go, too, as far as nobody else has used them."""
-        for path in [path for path in self.path.iterdir() if path.name not in there]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        with contextlib.suppress(OSError):
+        """As it was when it held `there`, but for the lock, on which others may wait; the folders that were `absent` go with
+        it, as far as nobody else has used them."""
+        with contextlib.suppress(OSError):  # what cannot be deleted is no reason to hide why the run was refused
+            for path in [path for path in self.path.iterdir() if path.name not in there]:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink()
+            if absent:
+                (self.path / ".lock").unlink()
             for path in absent:
                 path.rmdir()
 

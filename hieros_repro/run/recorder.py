@@ -67,7 +67,7 @@ class Recorder:
 
     def _replay_files(self, parent: Any, state: Tree) -> None:
         """A run from its start has none; a branch takes those that what it starts from names."""
-        if state is None:
+        if state is None and self.folder.ours:  # what else somebody may keep in such a folder is not ours to delete
             shutil.rmtree(self.replay, ignore_errors=True)
         for name, tree in state["replay"].items() if state and parent else ():
             for stored in tree.get("files", ()):

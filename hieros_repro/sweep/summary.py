@@ -122,7 +122,7 @@ def _run(run: Record, group: str, facts: Mapping[str, Any], refused: str | None)
         "status": run.status,
         "value": value if value is None or math.isfinite(value) else str(value),
         "parameters": run.facts.get("digest"),
-        "error": run.error or (" ".join(refused.split()) if refused else None),
+        "error": (None if run.status == "pending" else run.error) or (" ".join(refused.split()) if refused else None),
         "rerun": f"{invocation('train')} {again}",
     }
 

@@ -139,3 +139,12 @@ def test_a_references_file_is_about_its_experiment(path):
     own = [key for key, _ in flat({k: v for k, v in preset.items() if k != "defaults"}) if not key.startswith(NOT_THE_RUN)]
     assert set(own) <= set(config)
     assert {key: facts[key] for key in config} == config
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "same"),
+    [("1e-4", 1e-4, True), ("1e-4", 2e-4, False), (1, 1.0, True), (True, 1, False), (False, 0, False), (None, None, True),
+     ([1, 2], [1, 2], True), ("relu", 0.5, False)],
+)  # fmt: skip
+def test_values_are_compared_as_they_were_meant(wanted, found, same):
+    assert expected._same(wanted, found) is same

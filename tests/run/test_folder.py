@@ -108,7 +108,21 @@ def test_of_a_run_that_is_refused_nothing_is_left(tmp_path, there):
     if there is None:
         assert list(tmp_path.iterdir()) == []
     else:
-        assert [found.name for found in path.iterdir()] == ([] if there == "." else [there])
+        assert {found.name for found in path.iterdir()} == {".lock", there} - {"."}, "others may wait for the lock"
+
+
+def test_what_somebody_keeps_where_a_run_is_to_be_is_not_taken_for_a_runs(tmp_path):
+    with RunFolder(tmp_path).held() as folder:
+        assert not folder.ours
+    with RunFolder(tmp_path).held() as folder:
+        assert folder.ours
+
+
+def test_a_folder_that_was_taken_away_while_its_lock_was_waited_for_is_not_held(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    monkeypatch.setattr("hieros_repro.run.folder._locked", lambda descriptor: (path / ".lock").unlink() is None)
+    with pytest.raises(UserError, match="another process has just taken it away; run this again"), RunFolder(path).held():
+        pass
 
 
 def test_other_folders_beside_a_refused_run_stay(tmp_path):

@@ -2,7 +2,7 @@
 
     git worktree add ../before <commit>
     python benchmarks/before_and_after.py ../before nano "director nano" "act small" --pairs 9
-    python benchmarks/before_and_after.py ../before nano experiment=pinpad_dreamer_cpu    a try: what is given changes every case
+    python benchmarks/before_and_after.py ../before nano experiment=pinpad_dreamer_cpu     what is given changes every case
 
 Two processes stand ready, one per tree, each with the case built and warmed up, and are asked in turn, every second time in
 the other order. CPU time of one thread, recorded, fp32: medians in milliseconds; then the median over pairs of after / before,

@@ -181,7 +181,7 @@ def learned(seed: int, overrides: tuple[str, ...]) -> dict[str, float]:
         config = read_config(folder)
     assert isinstance(agent, Hierarchy) and isinstance(halfway, Hierarchy)
     goals, promise = agent.tiers[0].who.goals, last["Subactor-0/goal_reward"]
-    codes = torch.eye(goals.shape[1])[torch.from_numpy(Key(seed)("codes").integers(goals.shape[1], (CODES, goals.shape[0])))]
+    codes = torch.eye(goals.shape[1])[torch.from_numpy(Key(seed)("data").integers(goals.shape[1], (CODES, goals.shape[0])))]
     meant, means = (part.tiers[0].who.goals.meaning(codes.flatten(1)) for part in (halfway, agent))
     states, kept = [], []
     for tick in life(agent, config, seed, TICKS // 4):

@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import os
-import uuid
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +14,7 @@ PARTIAL = ".partial-"  # how names of what is being written begin; an owner of a
 def replaced(path: Path, shared: bool = False) -> Iterator[Path]:
     """A file to be written beside `path`, which then takes the place of what is there, durably. Where anything fails, what is
     there stays. `shared`: several processes may write it at once; the last one to be done wins."""
-    whose = f"{uuid.uuid4().hex[:12]}-" if shared else ""  # nobody else's, on this machine or another
+    whose = f"{os.uname().nodename}-{os.getpid()}-{threading.get_ident()}-" if shared else ""  # nobody else's, on any machine
     partial = path.with_name(f"{PARTIAL}{whose}{path.name}")
     try:
         yield partial

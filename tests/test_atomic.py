@@ -60,10 +60,10 @@ def test_what_a_crash_left_half_written_is_in_nobodys_way(tmp_path):
     assert (tmp_path / "file").read_text() == "whole" and names(tmp_path) == ["file"]
 
 
-def test_a_shared_file_is_written_aside_under_a_name_of_its_process(tmp_path):
+def test_a_shared_file_is_written_aside_under_a_name_of_its_writer(tmp_path):
     with atomic.replaced(tmp_path / "file", shared=True) as partial:
         partial.write_text("mine")
-        assert partial.name == f"{atomic.PARTIAL}{os.getpid()}-file"
+        assert partial.name == f"{atomic.PARTIAL}{os.uname().nodename}-{os.getpid()}-{threading.get_ident()}-file"
         other = threading.Thread(target=atomic.write, args=(tmp_path / "file", "of another, not shared"))
         other.start()
         other.join()

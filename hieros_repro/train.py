@@ -55,8 +55,9 @@ def train(config: DictConfig, asked: list[str]) -> float | None:
     state, marks = resume.restored(start, numerics)
     with stop_on_signal() as stop, RunFolder(start.folder).held() as folder:
         recorder = Recorder(folder, build.construct(plain["run"]), numerics)
-        recorder.begin(plain, asked, start.parent, marks, state)
-        log = Log(folder.path, build.construct(plain["log"]), plain, announce.facts(plain, hardware))
+        with recorder.refusing():
+            recorder.begin(plain, asked, start.parent, marks, state)
+            log = Log(folder.path, build.construct(plain["log"]), plain, announce.facts(plain, hardware))
         try:
             made = contextlib.closing(build.loop(plain, log, recorder, stop))
             with settings.nondeterministic_operations() as operations, made as loop:

@@ -1,11 +1,12 @@
 """What a run writes about itself: run.json, its checkpoints, its videos."""
 
+import contextlib
 import datetime
 import errno
 import shutil
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,15 @@ class Recorder:
         self._started = time.perf_counter()
         # What a run that is continued said of itself, until it has come back; None: there was no such file.
         self._previous: dict[str, str | None] = {}
+
+    @contextlib.contextmanager
+    def refusing(self) -> Iterator[None]:
+        """While nobody can be told yet: a run that goes on is as it was if this fails, any other failed."""
+        try:
+            yield
+        except BaseException as error:
+            self.close(error)
+            raise
 
     def begin(
         self, config: Mapping[str, Any], asked: list[str], parent: Any, marks: Mapping[str, Any], state: Tree = None

@@ -175,6 +175,19 @@ def test_a_refused_run_lacks_again_what_it_lacked_and_one_that_goes_on_has_it(tm
     assert set(recorder.ACCOUNT) <= {path.name for path in folder.iterdir()}
 
 
+def test_a_run_whose_logs_cannot_be_opened_when_it_is_to_go_on_is_as_it_was(tmp_path, swift, monkeypatch):
+    folder = stopped(tmp_path / "run", 100, usual=SHORT_DQN)
+    account = {path.name: path.read_bytes() for path in folder.iterdir() if path.name in recorder.ACCOUNT}
+
+    def refuses(*_):
+        raise RuntimeError("nobody has logged in")
+
+    monkeypatch.setattr("hieros_repro.log.base.Log.__init__", refuses)
+    with pytest.raises(RuntimeError, match="nobody has logged in"):
+        run(folder, "resume=auto", "run.steps=900", usual=SHORT_DQN)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name in recorder.ACCOUNT} == account
+
+
 def test_a_run_that_is_begun_anew_says_once_what_was_typed_for_it(tmp_path):
     typed = stopped(tmp_path / "run", 20, "run.checkpoint_every=0")
     for path in (typed / "checkpoints").iterdir():

@@ -147,7 +147,7 @@ FAULTS = [
     (("replay.dataset=nowhere",), "nowhere: not a dataset (it has no manifest.json)"),
     (("replay.dataset={data}", *world("Clock")), "replay.dataset={data}: it was recorded"),
     (("replay.dataset={data}", "env.normalise_observation=true"), "env.normalise_observation: true"),
-    (("replay.dataset={data}", "agent.n_step=1_000"), "replay.size=240: 120 steps of each of 2 environments are less"),
+    (("replay.dataset={data}", "agent.n_step=1_000"), "replay.size: 240: 120 steps of each of 2 environments are less"),
     (("replay.dataset={data}", "agent.n_step=1_000", "replay.size=5_000"), "replay.dataset={data}: its 2"),
 ]  # fmt: skip
 

@@ -166,7 +166,7 @@ def test_no_step_is_replayed_more_often_than_it_may_be(tmp_path):
 
 
 def test_a_replay_smaller_than_a_window_of_each_environment_is_refused(tmp_path):
-    text = r"replay.size=1: 1 steps of each of 2 environments are less than one window of 3; it must be at least 6"
+    text = r"replay.size: 1: 1 steps of each of 2 environments are less than one window of 3; it must be at least 5"
     with pytest.raises(UserError, match=text):
         dqn(tmp_path / "run", "replay.size=1", "replay.min_size=0")
 

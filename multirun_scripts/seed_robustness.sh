@@ -3,7 +3,8 @@
 # Runs:     the five seeds of the recipe, each a run of 100,000 steps with 100 greedy final episodes.
 # Cost:     about a minute on 2 cores, two seeds at a time. Running it again skips what is finished.
 # Answer:   the table: n, mean, sample standard deviation and 95 % t-interval over seeds; then, of the experiment as it is, the same
-#           against the numbers that references/<experiment>.yaml expects, if there are any. Five seeds say little about a spread: look at the interval first.
+#           against the numbers that references/<experiment>.yaml expects, if there are any. Five seeds say little about
+#           a spread: look at the interval first.
 #
 #   multirun_scripts/seed_robustness.sh                    or with other overrides: ... experiment=cartpole_tuned
 set -eu

@@ -108,7 +108,14 @@ def test_of_a_run_that_is_refused_nothing_is_left(tmp_path, there):
     if there is None:
         assert list(tmp_path.iterdir()) == []
     else:
-        assert {found.name for found in path.iterdir()} == {".lock", there} - {"."}, "others may wait for the lock"
+        assert {found.name for found in path.iterdir()} == {there} - {"."}
+
+
+def test_a_lock_that_was_there_before_a_refused_run_stays(tmp_path):
+    (tmp_path / ".lock").touch()
+    with pytest.raises(UserError, match="no"), RunFolder(tmp_path).held():
+        raise UserError("no")
+    assert [found.name for found in tmp_path.iterdir()] == [".lock"]
 
 
 def test_what_somebody_keeps_where_a_run_is_to_be_is_not_taken_for_a_runs(tmp_path):

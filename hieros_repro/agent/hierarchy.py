@@ -142,7 +142,7 @@ class Hierarchy(Agent):
             "age": age,
             "due": due,
             "noise": used,
-        }
+        } | ({"begins": first} if first.any() else {})
         action, tiers, rows = self.choose(self.hardware.to_device(given), carry["tiers"])
         found = {}
         for place, row in rows.items():
@@ -156,7 +156,7 @@ class Hierarchy(Agent):
         now = {place: dict(carry) for place, carry in before.items()}
         rows: dict[int, dict[str, Tensor]] = {0: {}}
         with self.hardware.autocast():
-            self._see(now[0], self.tiers[0], given["obs"], given["first"], given)
+            self._see(now[0], self.tiers[0], given["obs"], given.get("begins"), given)
             for tier in self.tiers[1:]:
                 rows |= self._look_down(tier, now, before, given)
             for tier in reversed(self.tiers):
@@ -167,15 +167,15 @@ class Hierarchy(Agent):
         return self.tiers[0].actions.to_env(now[0]["action"]), now, rows
 
     def _see(
-        self, carry: dict[str, Any], tier: Tier, obs: Mapping[str, Tensor], first: Tensor, given: Mapping[str, Any]
+        self, carry: dict[str, Any], tier: Tier, obs: Mapping[str, Tensor], first: Tensor | None, given: Mapping[str, Any]
     ) -> None:
-        """The state of a tier's world, after one more observation."""
+        """The state of a tier's world, after one more observation. `first`: None where no environment is at its first."""
         start = f"world_{tier.place}."
         noise = {name.removeprefix(start): value for name, value in given["noise"].items() if name.startswith(start)}
         seen = tier.who.world.observe(
             {name: value.unsqueeze(0) for name, value in obs.items()},
             carry["action"].unsqueeze(0),
-            first.unsqueeze(0),
+            None if first is None else first.unsqueeze(0),
             Latent(**carry["state"]),
             {name: value.unsqueeze(0) for name, value in noise.items()},
         )

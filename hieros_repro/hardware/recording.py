@@ -1,8 +1,9 @@
 """Recording the operations of a pure function of tensors, to run them again without Python and without autograd.
 
 Small networks on a CPU cost their overhead, not their arithmetic. A function is run once per signature (shapes and types of
-what it is given) while every operation that reaches a kernel is noted, those of its backward pass included. The notes become
-a TorchScript graph: the same kernels in the same order, so the same bits, which is checked once before a recording is used.
+what it is given) while every operation that reaches a kernel is noted, those of its backward pass included. The notes, without
+those that nothing comes of, become a TorchScript graph: the same kernels in the same order, so the same bits, which is checked
+once before a recording is used.
 
 What cannot be recorded is refused by name: a value read back into Python, a random draw, a tensor that was not handed in.
 """
@@ -115,7 +116,7 @@ class _Tape(TorchDispatchMode):
 def _replayer(notes: list[Any], last: list[_Slot]) -> Callable[..., Any]:
     """A function that does what was noted, on other inputs."""
     steps = []
-    for func, args, kwargs, made in notes:
+    for func, args, kwargs, made in _of_use(notes, last):
         if args and isinstance(args[-1], list | tuple) and args[-1] and type(args[-1][0]) is bool:
             func, args = _script(func, args)
         steps.append((func, args, kwargs, made))
@@ -138,6 +139,17 @@ def _replayer(notes: list[Any], last: list[_Slot]) -> Callable[..., Any]:
         return tuple(known[slot] for slot in last)
 
     return replay
+
+
+def _of_use(notes: list[Any], last: list[_Slot]) -> list[Any]:
+    """The notes whose result is among the last ones, goes into one that is of use, or is a change of what was there."""
+    used, needed = [], set(last)
+    for note in reversed(notes):
+        func, args, kwargs, made = note
+        if func._schema.is_mutable or not needed.isdisjoint(made):
+            needed.update(_of(_Slot, (args, *kwargs.values())))
+            used.append(note)
+    return used[::-1]
 
 
 def _script(func: Any, arguments: Sequence[Any]) -> tuple[Callable[..., Any], list[Any]]:

@@ -162,7 +162,7 @@ class Blocks(nn.Module):
     def sequence(
         self,
         v: Float[Tensor, "T B H"],
-        reset: Bool[Tensor, "T B"],
+        reset: Bool[Tensor, "T B"] | None,
         start: Complex[Tensor, "B L P"],
         uniform: Float[Tensor, "T B N H"] | None,
         form: Form,

@@ -3,6 +3,7 @@
     x_t = a_t x_{t-1} + b_t,      a_t = a (1 - reset_t),      x_{-1} = start
 
 Where a row resets, what came before is dropped and the row's own input still enters: x_t = b_t. All numbers are complex.
+`reset` may be None, for rows of which none does.
 """
 
 from typing import Any, Literal
@@ -17,7 +18,7 @@ Form = Literal["auto", "loop", "parallel"]
 def scan(
     decay: Complex[Tensor, "P"],
     entering: Complex[Tensor, "T B P"],
-    reset: Bool[Tensor, "T B"],
+    reset: Bool[Tensor, "T B"] | None,
     start: Complex[Tensor, "B P"],
     form: Form,
 ) -> Complex[Tensor, "T B P"]:
@@ -37,9 +38,9 @@ class _Scan(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, decay: Tensor, entering: Tensor, reset: Tensor, start: Tensor, form: Form) -> Tensor:
-        lasting = (~reset).to(decay.real.dtype).unsqueeze(-1)
-        factors = lasting * decay
+    def forward(ctx: Any, decay: Tensor, entering: Tensor, reset: Tensor | None, start: Tensor, form: Form) -> Tensor:
+        lasting = None if reset is None else (~reset).to(decay.real.dtype).unsqueeze(-1)
+        factors = decay.expand(len(entering), 1, -1) if lasting is None else lasting * decay
         states = entering.clone()
         states[0].addcmul_(factors[0], start)
         states = _accumulated(factors, states, form)
@@ -55,7 +56,8 @@ class _Scan(torch.autograd.Function):
         of_start = (factors[0] * total[0]).conj_physical()
         before = torch.cat([start.unsqueeze(0), states[:-1]])
         steps = torch.view_as_real(before.mul_(total)).flatten(0, 1).flatten(1)
-        of_decay = torch.view_as_complex((lasting.flatten() @ steps).view(-1, 2)).conj_physical()
+        summed = steps.sum(0) if lasting is None else lasting.flatten() @ steps
+        of_decay = torch.view_as_complex(summed.view(-1, 2)).conj_physical()
         return of_decay, total.conj_physical_(), None, of_start, None
 
 

@@ -105,8 +105,8 @@ class RunFolder:
         return False
 
     def _clear(self, there: set[str], absent: list[Path]) -> None:
-        """As it was when it held `there`, without a lock that came with this run: whoever waits on it is told so when he gets it.
-        The folders that were `absent` go with it, as far as nobody else has used them."""
+        """As it was when it held `there`, without a lock that came with this run (whoever waits on it is told so when he gets
+        it); the folders that were `absent` go with it, as far as nobody else has used them."""
         with contextlib.suppress(OSError):  # what cannot be deleted is no reason to hide why the run was refused
             for path in [path for path in self.path.iterdir() if path.name not in there]:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink()

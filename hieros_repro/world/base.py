@@ -106,12 +106,12 @@ class World(nn.Module, ABC):
         self,
         obs: Mapping[str, Tensor],
         action: Float[Tensor, "T B A"],
-        is_first: Bool[Tensor, "T B"],
+        is_first: Bool[Tensor, "T B"] | None,
         start: Latent,
         noise: Mapping[str, Tensor],
     ) -> Observed:
         """What was seen, row by row, each after the action that led to it. `start` precedes the first row; rows that are first
-        forget it and begin anew."""
+        forget it and begin anew; None says that none is, which costs less."""
 
     @abstractmethod
     def dreaming(self) -> Callable[[Latent, Tensor, Mapping[str, Tensor]], Latent]:

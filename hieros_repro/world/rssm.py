@@ -159,21 +159,23 @@ class RSSM(CategoricalWorld):
         self,
         obs: Mapping[str, Tensor],
         action: Float[Tensor, "T B A"],
-        is_first: Bool[Tensor, "T B"],
+        is_first: Bool[Tensor, "T B"] | None,
         start: Latent,
         noise: Mapping[str, Tensor],
     ) -> Observed:
-        steps, batch = is_first.shape
+        steps, batch = action.shape[:2]
         embed = self.encoder({name: value.flatten(0, 1) for name, value in obs.items()})
         of_deter, of_embed = self.posterior_body.columns()
         embedded = (embed @ of_embed).unflatten(0, (steps, batch))
-        reset = is_first.unsqueeze(-1)
         step, project = self.cell.prepare()
-        first, deter, stoch = self.initial(batch), start.deter, start.stoch
+        deter, stoch, reset = start.deter, start.stoch, None if is_first is None else is_first.unsqueeze(-1)
+        if reset is not None:
+            first, action = self.initial(batch), action.masked_fill(reset, 0.0)
         found = []
-        inputs = (reset, project(action.masked_fill(reset, 0.0)), embedded, noise["stoch"])
-        for reset_t, action_t, embed_t, uniform in zip(*(x.unbind(0) for x in inputs), strict=True):
-            deter, stoch = torch.where(reset_t, first.deter, deter), torch.where(reset_t, first.stoch, stoch)
+        inputs = (project(action), embedded, noise["stoch"])
+        for t, (action_t, embed_t, uniform) in enumerate(zip(*(x.unbind(0) for x in inputs), strict=True)):
+            if reset is not None:
+                deter, stoch = torch.where(reset[t], first.deter, deter), torch.where(reset[t], first.stoch, stoch)
             deter = step(deter, stoch, action_t)
             logit = self._grouped(self.posterior_out(self.posterior_body.close(torch.addmm(embed_t, deter, of_deter))))
             stoch = straight_through(logit, uniform).flatten(-2)

@@ -129,18 +129,19 @@ class S5(CategoricalWorld):
         self,
         obs: Mapping[str, Tensor],
         action: Float[Tensor, "T B A"],
-        is_first: Bool[Tensor, "T B"],
+        is_first: Bool[Tensor, "T B"] | None,
         start: Latent,
         noise: Mapping[str, Tensor],
     ) -> Observed:
         embed = self.encoder({name: value.flatten(0, 1) for name, value in obs.items()})
-        posterior = self._grouped(self.posterior_out(self.posterior_body(embed))).unflatten(0, is_first.shape)
+        posterior = self._grouped(self.posterior_out(self.posterior_body(embed))).unflatten(0, action.shape[:2])
         stoch = self._draw(posterior, noise)
         of_stoch, of_action = self.inner.columns()
-        reset = is_first.unsqueeze(-1)
         past = torch.cat([(start.stoch @ of_stoch).unsqueeze(0), stoch[:-1] @ of_stoch])
-        past = torch.where(reset, self.initial(1).stoch @ of_stoch, past)
-        v = self.inner.close(past + within(action.masked_fill(reset, 0.0)) @ of_action).float()
+        if is_first is not None:
+            reset = is_first.unsqueeze(-1)
+            past, action = torch.where(reset, self.initial(1).stoch @ of_stoch, past), action.masked_fill(reset, 0.0)
+        v = self.inner.close(past + within(action) @ of_action).float()
         out, states = self.between.sequence(v, is_first, self._states(start), noise.get("dropout"), self.form)
         out = self.out(out)
         parts = [torch.view_as_real(x).flatten(-2) for x in states]

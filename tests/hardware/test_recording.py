@@ -60,6 +60,28 @@ def test_the_first_call_changes_what_is_held_once():
     assert torch.equal(model.weight, twin.weight)
 
 
+def test_what_nothing_comes_of_is_left_out_and_changes_in_place_are_not(monkeypatch):
+    total = torch.zeros(3)
+    taken: list[str] = []
+    of_use = recording._of_use
+
+    def seen(notes, last):
+        kept = of_use(notes, last)
+        taken.extend(note[0].overloadpacket.__name__ for note in kept)
+        return kept
+
+    def add(x: Tensor) -> Tensor:
+        x.exp().sin()  # of no use
+        total[1:].view(-1).add_(x[1:].neg())
+        return x.cos()
+
+    monkeypatch.setattr(recording, "_of_use", seen)
+    recorded, x = Recorded(add, [total]), draw(3)
+    assert all(torch.equal(recorded(x), x.cos()) for _ in range(2))
+    assert torch.equal(total[1:], -2 * x[1:]) and total[0] == 0
+    assert {"neg", "add_", "cos", "view"} <= set(taken) and not {"exp", "sin"} & set(taken)
+
+
 def test_another_shape_or_type_is_recorded_anew():
     seen = []
     recorded = Recorded(lambda x: (seen.append(x.dtype), x + 1)[1])

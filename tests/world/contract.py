@@ -141,6 +141,14 @@ class WorldContract:
         unbegun = seen._replace(is_first=torch.cat([torch.zeros(1, BATCH, dtype=torch.bool), ENDS[:-1]]))
         near(observe(world, seen).latent, observe(world, unbegun).latent)
 
+    def test_that_no_row_is_first_can_be_said_in_two_ways(self, world):
+        seen = rows(torch.zeros(STEPS, BATCH, dtype=torch.bool))
+        other = Latent(normal(BATCH, world.deter).tanh(), normal(BATCH, world.stoch), normal(BATCH, world.carried))
+        drawn = noise(world, (STEPS, BATCH))
+        unsaid = world.observe(seen.obs, seen.action, None, other, drawn)
+        said = observe(world, seen, other, noise=drawn)
+        assert same(said.latent, unsaid.latent) and same(said[1:], unsaid[1:])
+
     def test_seeing_row_by_row_is_seeing_the_sequence(self, world):
         seen, drawn = rows(), noise(world, (STEPS, BATCH))
         whole, latent, found = observe(world, seen), world.initial(BATCH), []

@@ -1,6 +1,6 @@
 """What each fault of Hieros' public code changes, in what it is about, on the smallest thing that shows it.
 
-    python benchmarks/hieros_faults.py                        three seeds, a quarter of an hour of one core
+    python benchmarks/hieros_faults.py                        eight seeds, half an hour of one core
     python benchmarks/hieros_faults.py --seeds 42 --only alive ring
 
 Whether a fault changes the score in the end is multirun_scripts/hieros_fixes.sh's question, and takes many runs to answer. Here
@@ -14,8 +14,10 @@ lake    Two levels learn on that lake, about 190 updates. `error` and `novelty`:
         to the states' own mean square. `negative`: the share of negative numbers in what codes mean, relative to that in
         states. `drift`: max-cosine of what a goal stands for that was set about 125 updates ago and what its code means now,
         over 512 codes.
-        `promised`: what the lowest level is paid for its goal in dreams, per step; `kept`: what it then gets in life.
-lake x 100   The same of one level, with 100 for the corner, and the weight of entropy fixed: the entropy of its policy.
+        `promised`: what the lowest level is paid for its goal in dreams, per step; `kept`: what it then gets in life. `lasts`:
+        how many steps a goal of the lowest level lasts in dreams of 16 steps that begin anywhere; in life it is 4.
+lake x 100   One level, with 100 for the corner and -100 for the hole, and the weight of entropy fixed: the size of what its
+        policy's gradient is made of, its advantages, relative to that with 1 and -1; the entropy of its policy.
 shares  Of 10,000 windows stored where a million could be: how many of the draws are the newest one, at temperature 1? How many
         are among the oldest three tenths, at 0.3?
 """
@@ -183,13 +185,14 @@ def learned(seed: int, overrides: tuple[str, ...]) -> dict[str, float]:
     goals, promise = agent.tiers[0].who.goals, last["Subactor-0/goal_reward"]
     codes = torch.eye(goals.shape[1])[torch.from_numpy(Key(seed)("data").integers(goals.shape[1], (CODES, goals.shape[0])))]
     meant, means = (part.tiers[0].who.goals.meaning(codes.flatten(1)) for part in (halfway, agent))
-    states, kept = [], []
+    states, kept, told = [], [], []
     for tick in life(agent, config, seed, TICKS // 4):
         before, after = tick.before["tiers"][0], tick.carry["tiers"][0]
         going_on = torch.from_numpy(~tick.now.is_first)
         aim = goals.meaning(list(before["aims"].values())[-1])
         states.append(after["state"]["deter"])
         kept.append(max_cosine(aim, goals.space(after["state"]["deter"]))[going_on])
+        told.append({"reward": tick.now.reward, **tick.rows["windows"].values})
     size = torch.cat(states).square().mean().item()
     return {
         "error": last["Subactor-0/subgoal_error"] / goals.space(torch.cat(states)).square().mean().item(),
@@ -198,7 +201,19 @@ def learned(seed: int, overrides: tuple[str, ...]) -> dict[str, float]:
         "drift": 1.0 if agent.tiers[0].practice.downward.fresh else max_cosine(meant, means).mean().item(),
         "promised": promise,
         "kept": torch.cat(kept).mean().item(),
+        "lasts": lasting(agent, told),
     }
+
+
+def lasting(agent: Hierarchy, rows: Sequence[Mapping[str, np.ndarray]]) -> float:
+    """How many steps a goal lasts in dreams that begin in these rows, tick by tick of all environments; those of the last few
+    rows, whose goals have no sequel, are left out."""
+    tier, horizon = agent.tiers[0], agent.tiers[0].practice.horizon
+    batch = {name: torch.from_numpy(np.stack([row[name] for row in rows], 1)) for name in rows[0]}
+    began = torch.arange((len(rows) - horizon) * len(batch["reward"]))
+    aim = tier.told_in_dreams(batch, began).aim[:-1]
+    changes = (aim[1:] != aim[:-1]).any(-1).sum()
+    return horizon * len(began) / (len(began) + changes.item())
 
 
 def trained(folder: Path, typed: Sequence[str]) -> dict[str, float]:
@@ -209,11 +224,23 @@ def trained(folder: Path, typed: Sequence[str]) -> dict[str, float]:
     return {name: value for row in jsonl.read(folder / "metrics.jsonl") for name, value in row.items()}
 
 
-def entropy(seed: int, overrides: tuple[str, ...]) -> float:
-    """Of one level's policy in the end, in nats, when the corner pays a hundred times as much."""
-    paid = ("+env.kwargs.reward_schedule=[100,0,0]", "agent.max_hierarchy=1", "agent.actor_entropy=3e-3")
+@cache
+def paid(seed: int, overrides: tuple[str, ...], stake: int) -> dict[str, float]:
+    """What one level came to in the end, where the corner pays so much and the hole costs it."""
+    given = (f"+env.kwargs.reward_schedule=[{stake},-{stake},0]", "agent.max_hierarchy=1", "agent.actor_entropy=3e-3")
     with tempfile.TemporaryDirectory() as place:
-        return trained(Path(place) / "run", [*LAKE, *RUN, *paid, f"seed={seed}", *overrides])["Subactor-0/entropy"]
+        last = trained(Path(place) / "run", [*LAKE, *RUN, *given, f"seed={seed}", *overrides])
+    return {name: last[f"Subactor-0/{name}"] for name in ("entropy", "advantage")}
+
+
+def louder(seed: int, overrides: tuple[str, ...]) -> float:
+    """How much larger advantages are when a hundred times as much is at stake."""
+    return paid(seed, overrides, 100)["advantage"] / paid(seed, overrides, 1)["advantage"]
+
+
+def entropy(seed: int, overrides: tuple[str, ...]) -> float:
+    """Of the policy, in nats, when a hundred is at stake."""
+    return paid(seed, overrides, 100)["entropy"]
 
 
 # -- Shares ------------------------------------------------------------------------------------------------------------
@@ -256,9 +283,12 @@ SECTIONS: dict[str, list[Row]] = {
         Row("B7", B7, "negative", told("negative", learned)),
         Row("B8", B8, "novelty", told("novelty", learned)),
         *(Row("B9", B9, what, told(what, learned)) for what in ("drift", "promised", "kept")),
-        *(Row("B10", B10, what, told(what, learned)) for what in ("promised", "kept")),
+        *(Row("B10", B10, what, told(what, learned)) for what in ("lasts", "promised", "kept")),
     ],
-    "lake x 100": [Row("B11", B11, "entropy, of at most 1.39 nats", entropy)],
+    "lake x 100": [
+        Row("B11", B11, "size of advantages, relative", louder),
+        Row("B11", B11, "entropy, of at most 1.39 nats", entropy),
+    ],
     "shares": [
         Row("B13", B13, "draws that are the newest window, temperature 1", drawn(1.0, 9_999, 10_000)),
         Row("B13", B13, "draws among the oldest three tenths, temperature 0.3", drawn(0.3, 0, 3_000)),
@@ -273,7 +303,7 @@ def shown(values: Sequence[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[42, 123, 456])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[42, 123, 456, 789, 1024, 2048, 4096, 8192])
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), metavar="SECTION")
     asked = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, seeds {' '.join(map(str, asked.seeds))}\n")

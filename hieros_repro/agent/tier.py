@@ -165,7 +165,7 @@ class Tier:
             latent = seen.latent.detach().flat()
             with torch.no_grad():
                 began, drawn = noise["starts"], list(noise["levels"].values())
-                told = self._told(batch, began)
+                told = self.told_in_dreams(batch, began)
                 dream = roll_out(who, latent.take(began), noise["dream"], drawn, practice.horizon, told.aim)
             known = dream.deter[1:].flatten(0, 1) if who.goals.from_dreams else latent.deter
             goals, rebuilt = who.goals.losses(known, noise["goals"])
@@ -214,8 +214,9 @@ class Tier:
             return Told(aim, goals.meaning(aim))
         return Told(aim, batch["meaning"].transpose(0, 1)[self.practice.context :])
 
-    def _told(self, batch: Mapping[str, Any], began: Tensor) -> Told:
-        """The same for dreams that begin in some of the rows: goals go on as they did in life, or the first one lasts."""
+    def told_in_dreams(self, batch: Mapping[str, Any], began: Tensor) -> Told:
+        """The same for dreams that begin in some of the rows, (H + 1, N, .): goals go on as they did in life, or the first one
+        lasts."""
         horizon = self.practice.horizon
         found = [following(part, horizon)[:, began] for part in self.told(batch)]
         return Told(*(part if self.practice.downward.moving else part[:1].expand_as(part) for part in found))

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -211,17 +212,21 @@ def _memory(recipe: Recipe) -> Path:
 def _identity(recipe: Recipe) -> str:
     """What the verdict is about: the configuration, the versions of all packages, the hash seed, the code."""
     make = recipe.make
-    read = (package.metadata for package in importlib.metadata.distributions())  # each file once: it takes a while
-    packages = sorted(f"{about['Name']}=={about['Version']}" for about in read)
     told: list[Any] = [make.kind.__module__, make.kind.__qualname__, dict(make.values), dict(make.wrappers)]
     told += [recipe.vector["num_envs"] if _together(recipe) else 1]
-    told += [platform.python_version(), platform.machine(), os.environ.get("PYTHONHASHSEED"), packages]
+    told += [platform.python_version(), platform.machine(), os.environ.get("PYTHONHASHSEED"), _installed()]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
     ours = [path for part in ("env", "determinism/keys.py", "records.py") for path in _sources(PACKAGE / part)]
     modules = {cls.__module__ for cls in make.kind.__mro__} | set(make.kind.sources(**make.values))
     for path in sorted({*ours, *(path for module in modules for path in _package(module))}):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:32]
+
+
+@cache
+def _installed() -> list[str]:
+    read = (package.metadata for package in importlib.metadata.distributions())  # each file once: it takes a while
+    return sorted(f"{about['Name']}=={about['Version']}" for about in read)
 
 
 def _package(module: str) -> list[Path]:

@@ -5,6 +5,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 # Installed or not, a different version of these may compute different numbers.
@@ -63,6 +64,7 @@ def _only(values: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]
     return {n: _only(values[n], v) if isinstance(v, Mapping) else values[n] for n, v in names.items() if n in values}
 
 
+@cache
 def version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

@@ -1,12 +1,21 @@
-"""Where the shapes and types of calls are not checked, which takes longer than the calls: see conftest."""
+"""What is checked where: of many like cases some in the quick suite, and of shapes and types those of the first calls."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import jaxtyping
+import pytest
 
 LOOKS = ("run.", "log", "resume=", "seed=", "env.processes=", "replay.workers=", "replay.place=", "replay.chunk=")  # no shapes
 _seen: set[frozenset[str]] = set()
+
+
+def mostly_slow(cases: Iterable[Any], *quick: Any) -> list[Any]:
+    """Cases of a test of which only these are in the quick suite: they are alike, and each takes seconds."""
+    cases = list(cases)
+    assert all(case in cases for case in quick), f"{quick} are not all among {cases}"
+    return [case if case in quick else pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from hieros_repro.determinism.fingerprint import digest_tree
 from hieros_repro.proof.difference import compare
 from hieros_repro.run import checkpoint
 from hieros_repro.run.loop import Loop
+from tests.checking import mostly_slow
 from tests.runs import SHORT_HIEROS, assert_equal, facts, killed, run, short, stopped, unequal_files
 
 pytestmark = pytest.mark.usefixtures("swift", "workspace")
@@ -115,6 +116,7 @@ def test_a_run_may_be_stopped_again_and_again(tmp_path, whole):
     assert facts(tmp_path / "run")["restarts"] == 3
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stepped_and_looked_at_otherwise_learns_the_same(tmp_path, whole, monkeypatch):
     """Its environments live in processes; its films are made, and not written: that takes longer than all the rest."""
     films: list[str] = []
@@ -169,10 +171,7 @@ FORGOTTEN = {
 }
 
 
-QUICK = ("window", "moments", "ticket")  # one of each kind
-
-
-@pytest.mark.parametrize("what", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in FORGOTTEN])
+@pytest.mark.parametrize("what", mostly_slow(FORGOTTEN, "window", "ticket"))
 def test_what_upper_levels_would_forget_at_a_stop_is_seen(tmp_path, whole, halted, monkeypatch, what):
     load = Loop.load
 

@@ -9,6 +9,7 @@ from hieros_repro.records import UserError
 from hieros_repro.replay import parts
 from hieros_repro.replay.dataset import Dataset
 from hieros_repro.replay.mixed import Mixed
+from tests.checking import mostly_slow
 from tests.runs import SHORT_DQN, assert_equal, compose, facts, process, run, short, stopped
 from tests.worlds import world
 
@@ -56,7 +57,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", mostly_slow(WAYS, "half, balanced, ahead"))
 def test_a_run_that_was_stopped_goes_on_to_the_same_files(tmp_path, data, learnt, name):
     overrides = (f"replay.dataset={data}", *WAYS[name])
     stopped(tmp_path / "run", 171, *overrides, usual=SHORT_DQN)

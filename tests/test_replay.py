@@ -8,6 +8,7 @@ import pytest
 from hieros_repro.log import jsonl
 from hieros_repro.records import UserError
 from hieros_repro.run import checkpoint
+from tests.checking import mostly_slow
 from tests.envs import Mortal, chosen
 from tests.runs import SHORT_DQN, assert_equal, facts, process, run, short, stopped, unequal_files
 
@@ -74,7 +75,7 @@ def test_every_row_of_metrics_says_how_the_replay_does(whole):
     assert rows[-1]["replay/windows/replayed"] > rows[0]["replay/windows/replayed"] >= 0
 
 
-@pytest.mark.parametrize("name", UNSEEN)
+@pytest.mark.parametrize("name", mostly_slow(UNSEEN, "four workers", "mapped", "files of three steps"))
 def test_who_gathers_and_where_steps_lie_changes_no_bit_of_a_run_that_is_stopped(tmp_path, whole, name):
     stopped_dqn(tmp_path / "run", 171, *UNSEEN[name])
     assert_equal(whole, dqn(tmp_path / "run", *UNSEEN[name], "resume=auto"))
@@ -82,7 +83,7 @@ def test_who_gathers_and_where_steps_lie_changes_no_bit_of_a_run_that_is_stopped
     assert "bit_comparable" not in facts(tmp_path / "run")
 
 
-@pytest.mark.parametrize("name", SEEN)
+@pytest.mark.parametrize("name", mostly_slow(SEEN, "efficient_time_balanced", "online", "many at once"))
 def test_a_run_that_was_stopped_goes_on_to_the_same_files(tmp_path, name):
     """It forgets two thirds of its steps, and half of them before it is stopped."""
     briefly = ("run.steps=360", "run.eval_every=0", "run.final_episodes=0", "replay.size=120")
@@ -92,6 +93,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_files(tmp_path, name):
     assert_equal(alone, dqn(tmp_path / "run", *overrides, "resume=auto"))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_again_and_again_goes_on_to_the_same_files(tmp_path, whole):
     for stop in range(4):
         stopped_dqn(tmp_path / "run", 50 + stop, *(("resume=auto",) if stop else ()))
@@ -142,7 +144,7 @@ def ticks(folder):
     return [(row["step"], row["updates"]) for row in jsonl.read(folder / "metrics.jsonl") if "updates" in row]
 
 
-@pytest.mark.parametrize("ratio", ["8", "0.7", "100.1"])
+@pytest.mark.parametrize("ratio", mostly_slow(["8", "0.7", "100.1"], "0.7"))
 def test_the_train_ratio_is_kept_exactly_from_the_tick_on_at_which_it_is_ready(tmp_path, ratio):
     """16 windows of 3 steps an update. 60 steps are stored after 30 ticks of 2 environments."""
     every = ("run.log_every=1", "run.eval_every=0", f"agent.train_ratio={ratio}", "run.steps=300")

@@ -13,6 +13,7 @@ from hieros_repro.records import Damaged, UserError
 from hieros_repro.replay import filing
 from hieros_repro.run import checkpoint, recorder
 from hieros_repro.run.loop import Loop
+from tests.checking import mostly_slow
 from tests.runs import SHORT_DQN, assert_equal, facts, killed, process, run, short, stopped
 
 pytestmark = pytest.mark.usefixtures("swift", "workspace")
@@ -134,7 +135,7 @@ def in_every_checkpoint(folder, damage):
     return folder / "replay" / "windows" / checkpoint.replay_files(newest(folder))["windows"][0].name
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("kind", mostly_slow(DAMAGE, "a corrupt byte"))
 def test_where_only_newer_checkpoints_need_a_damaged_file_an_older_one_is_used_loudly(whole, half, kind, capsys):
     DAMAGE[kind][0](path := named(half))
     dqn(half, *KEPT, "resume=auto")
@@ -154,7 +155,7 @@ def test_a_damaged_file_is_refused_by_name_and_the_run_is_not_touched(half, kind
     assert {path: path.read_bytes() for path in half.glob("*.jsonl")} == logs
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("kind", mostly_slow(DAMAGE, "missing"))
 def test_asked_to_recover_a_run_goes_on_without_the_steps_and_says_so(half, kind, capsys, began):
     damage, text = DAMAGE[kind]
     damage(path := named(half))
@@ -208,6 +209,7 @@ def test_a_foreign_file_is_refused_by_name(half, name, recover):
 # -- Deleted -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_files_that_no_checkpoint_needs_are_deleted_while_the_run_goes_on(tmp_path, monkeypatch):
     """Its 240 steps and the 300 between three checkpoints are in 17 files, and some are being written."""
     counts, own = [], recorder.Recorder.save
@@ -258,15 +260,19 @@ def test_a_branch_has_its_own_files_and_its_parent_may_go(tmp_path, whole):
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        ("replay=time_balanced_naive",),
-        ("replay=efficient_time_balanced", "replay.temperature=1.0"),
+    mostly_slow(
+        [
+            ("replay=time_balanced_naive",),
+            ("replay=efficient_time_balanced", "replay.temperature=1.0"),
+            ("replay.size=100",),
+            ("replay.size=5_000", "replay=time_balanced"),
+            ("agent.n_step=4",),
+            ("replay.lead=0", "replay.online=true"),
+            ("agent.learning_rate=0.01",),
+        ],
         ("replay.size=100",),
-        ("replay.size=5_000", "replay=time_balanced"),
-        ("agent.n_step=4",),
         ("replay.lead=0", "replay.online=true"),
-        ("agent.learning_rate=0.01",),
-    ],
+    ),
     ids=" ".join,
 )
 def test_a_branch_may_learn_otherwise_from_the_experience_of_its_parent(tmp_path, whole, began, changes):

@@ -16,6 +16,7 @@ from hieros_repro.records import Stopped, UserError
 from hieros_repro.resume import _merged, spelt_out
 from hieros_repro.run import checkpoint
 from hieros_repro.run.folder import RunFolder
+from tests.checking import mostly_slow
 from tests.envs import Mortal, chosen
 from tests.runs import command, environment, facts, process, run, short, unequal_files
 
@@ -72,7 +73,7 @@ def assert_equal(a, b):
 # -- Interrupted runs --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at", [40, 333, pytest.param(700, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("at", mostly_slow([40, 333, 700], 40))
 def test_a_killed_run_goes_on_to_the_same_files(tmp_path, whole, at):
     arguments = short("run", *MORTAL, *NORMALISED, "resume=auto")
     killed = process("train", *arguments, cwd=tmp_path, DIE_AT=str(at), DIE_BY=str(int(signal.SIGKILL)))
@@ -94,13 +95,14 @@ def test_sigterm_stops_a_run_that_can_be_continued_by_the_command_it_names(tmp_p
     assert_equal(whole, tmp_path / "run")
 
 
-@pytest.mark.parametrize("at", [1, 150, 210, 320, 425, 600, 660, 700])
+@pytest.mark.parametrize("at", mostly_slow([1, 150, 210, 320, 425, 600, 660, 700], 210, 600))
 def test_a_run_stopped_anywhere_goes_on_to_the_same_files(whole, interrupted, at):
     folder = interrupted(at)
     assert facts(folder)["status"] == "stopped"
     assert_equal(whole, go_on(folder))
 
 
+@pytest.mark.slow
 def test_a_run_may_be_stopped_again_and_again(whole, interrupted):
     for at in (100,) * 5:
         folder = interrupted(at)
@@ -169,7 +171,7 @@ def as_of_before_replays(folder):
     return folder
 
 
-@pytest.mark.parametrize("how", ["resume=auto", "resume={folder}"])
+@pytest.mark.parametrize("how", mostly_slow(["resume=auto", "resume={folder}"], "resume=auto"))
 def test_a_run_of_before_replays_goes_on_to_the_same_files(whole, interrupted, how):
     folder = as_of_before_replays(interrupted(333))
     assert_equal(whole, run(folder, *MORTAL, *NORMALISED, how.format(folder=folder)))

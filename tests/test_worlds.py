@@ -8,6 +8,7 @@ import time
 import pytest
 
 from hieros_repro.run import checkpoint
+from tests.checking import mostly_slow
 from tests.runs import ROOT, command, environment, facts, process, run, short, unequal_files
 
 WORLDS = {  # overrides, and what must be installed
@@ -25,7 +26,6 @@ WORLDS = {  # overrides, and what must be installed
     "gymnasium": (("env=gymnasium", "env.id=Acrobot-v1"), None),
     "in_worker_processes": (("env=minigrid", "env.processes=2"), "minigrid"),
 }
-QUICK = {"pinpad_native_grid", "dummy"}
 STEPS = ("run.steps=240", "run.checkpoint_every=40", "run.log_every=60", "run.eval_every=0", "run.final_episodes=0")
 
 
@@ -37,7 +37,7 @@ def overrides(name: str) -> tuple[str, ...]:
 
 
 @pytest.mark.usefixtures("workspace")
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in WORLDS])
+@pytest.mark.parametrize("name", mostly_slow(WORLDS, "pinpad_native_grid"))
 def test_killed_in_mid_episode_it_comes_back(name, tmp_path):
     chosen = overrides(name)
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"

@@ -20,6 +20,7 @@ from hieros_repro.records import Space, Spaces
 from hieros_repro.world.base import Latent
 from tests.agent.living import Tick, hieros, live, remembered, replay, script, settings, states
 from tests.agent.making import hardware
+from tests.checking import mostly_slow
 
 RECORDED = Hardware(device="cpu", precision="fp32", threads=1, compile="record", ranks=1)
 DRAW = np.random.default_rng(0)
@@ -141,7 +142,7 @@ def trained(place: int, how: str, most: int) -> tuple[int, float]:
     return number + 1, share_foreseen(agent, place)
 
 
-@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("place", mostly_slow([0, 1], 1))
 def test_at_upper_levels_too_what_is_dreamt_after_an_action_is_what_the_action_causes(place):
     updates, foreseen = trained(place, "led_there", most=400)
     assert foreseen > 0.95

@@ -63,6 +63,7 @@ def long(tmp_path_factory):
     return made(tmp_path_factory.mktemp("long") / "run", *LONG)
 
 
+@pytest.mark.slow
 def test_it_is_followed_no_further_than_was_asked(long, tmp_path):
     done, left = verified(long, tmp_path, "verify_steps=200")
     assert done.returncode == 0, done.stdout + done.stderr

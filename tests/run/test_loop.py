@@ -7,6 +7,7 @@ from hieros_repro.log import jsonl
 from hieros_repro.records import Stopped
 from hieros_repro.run import checkpoint, stop
 from hieros_repro.run.evaluation import Evaluator
+from tests.checking import mostly_slow
 from tests.runs import FILES, facts, run, unequal_files
 from tests.worlds import world
 
@@ -23,7 +24,7 @@ CADENCES = {  # of log, eval, fingerprint, checkpoint
 }
 
 
-@pytest.mark.parametrize("name", CADENCES)
+@pytest.mark.parametrize("name", mostly_slow(CADENCES, "everything"))
 def test_how_often_a_run_is_looked_at_changes_no_bit_of_training(whole, tmp_path, name):
     *every, more = CADENCES[name]
     names = ("log", "eval", "fingerprint", "checkpoint")
@@ -49,7 +50,7 @@ def stop_when(monkeypatch, asked):
     monkeypatch.setattr(stop, "stop_on_signal", asking)
 
 
-@pytest.mark.parametrize("tick", [1, 33, 100, 250])
+@pytest.mark.parametrize("tick", mostly_slow([1, 33, 100, 250], 100))
 def test_a_run_that_was_stopped_continues_to_equal_files(whole, tmp_path, monkeypatch, tick):
     calls = []
     with monkeypatch.context() as patched:
@@ -63,7 +64,7 @@ def test_a_run_that_was_stopped_continues_to_equal_files(whole, tmp_path, monkey
     assert facts(tmp_path / "run")["restarts"] == 1
 
 
-@pytest.mark.parametrize("step", [200, 400, 600])
+@pytest.mark.parametrize("step", mostly_slow([200, 400, 600], 400))
 def test_an_evaluation_cut_short_is_left_to_the_resumed_run(whole, tmp_path, monkeypatch, step):
     evaluating = []
     call = Evaluator.__call__
@@ -83,6 +84,7 @@ def test_an_evaluation_cut_short_is_left_to_the_resumed_run(whole, tmp_path, mon
     assert unequal_files(whole, tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_an_evaluation_cut_short_again_is_still_that_of_its_step(whole, tmp_path, monkeypatch):
     evaluating, stopped_at = [], []
     call = Evaluator.__call__

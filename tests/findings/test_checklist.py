@@ -8,6 +8,7 @@ from hieros_repro.findings.finding import find
 from hieros_repro.findings.held import hold
 from hieros_repro.provenance.code import sources_digest
 from hieros_repro.provenance.machine import lock
+from hieros_repro.run.folder import RunFolder
 from tests.findings.folders import run
 from tests.runs import run as real_run
 
@@ -111,6 +112,17 @@ def test_a_checkpoint_that_was_changed_is_seen(tmp_path):
     content[len(content) // 2] ^= 1
     damaged.write_bytes(bytes(content))
     assert items(folder)["checkpoints intact"].met is False
+
+
+def test_checkpoints_of_a_run_under_way_may_come_and_go(tmp_path):
+    folder = real_run(tmp_path / "run", "run.steps=300")
+    (folder / "checkpoints" / ".partial-step_400").mkdir()  # of one that is being written
+    assert items(folder)["checkpoints intact"].met is True
+    with RunFolder(folder).held() as held:
+        held.update(status="running")
+        (folder / "checkpoints" / "step_100").mkdir()  # and of one that is being deleted
+        item = items(folder)["checkpoints intact"]
+    assert item.met is None and "1 of 1 runs are under way" in item.fact
 
 
 def test_nothing_begun_cannot_be_told(tmp_path):

@@ -2,7 +2,7 @@
 
     python -m hieros_repro.report                                      all runs under outputs/
     python -m hieros_repro.report outputs/sweeps/hieros_depth-1234 --out depth.html
-    python -m hieros_repro.report outputs --where "env.task=three and agent=hieros" --table results.tex
+    python -m hieros_repro.report outputs --where "env.task=three and agent=hieros" --table results.tex --figure results.png
 
 Runs that differ in nothing but their seed are one group. Equal runs give equal files, byte for byte.
 Exit codes: 0 written, 2 could not be.
@@ -10,10 +10,16 @@ Exit codes: 0 written, 2 could not be.
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hieros_repro import atomic
 from hieros_repro.records import UserError
+
+if TYPE_CHECKING:
+    from hieros_repro.findings.finding import Finding
 
 TABLES = (".md", ".tex", ".csv")
 OUTPUTS = Path("outputs")
@@ -44,6 +50,14 @@ def main() -> None:
         metavar="FILE",
         help="the result table as .md, .csv or, with what fits a text's width, .tex",
     )
+    parser.add_argument(
+        "--figure",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE.png",
+        help="the learning curves and final values of all groups as a picture",
+    )
     parser.add_argument("--title", help="default: what was run")
     parser.add_argument("--question", help="default: that of the script which made the sweep, or what such runs answer")
     try:
@@ -73,6 +87,7 @@ def report(asked: argparse.Namespace) -> str:
     table = results.result_table(found)
     narrow = results.paper_table(found)
     written += [_write(p, _bytes(page.export(narrow if p.suffix == ".tex" else table, p.suffix))) for p in asked.table]
+    written += [_drawn(path, found) for path in asked.figure]
     rows = [row[:5] for row in page.texts(table)]
     lines = [markdown((found.metric, *table.header[1:5]), rows[:20])]
     lines += [f"and {len(rows) - 20} groups more\n"] if len(rows) > 20 else []
@@ -88,6 +103,9 @@ def _check(asked: argparse.Namespace) -> None:
     for path in asked.table:
         if path.suffix not in TABLES:
             raise UserError(f"--table {path}: a table is one of {', '.join(TABLES)}")
+    for path in asked.figure:
+        if path.suffix != ".png":
+            raise UserError(f"--figure {path}: a figure is a .png file")
 
 
 def _bytes(text: str) -> bytes:
@@ -97,12 +115,27 @@ def _bytes(text: str) -> bytes:
 
 def _write(path: Path, content: bytes) -> Path:
     """All of it or nothing."""
+    with _writable(path):
+        atomic.write(path, content, shared=True)
+    return path
+
+
+def _drawn(path: Path, found: "Finding") -> Path:
+    from hieros_repro.findings.pictures import picture
+
+    with _writable(path):
+        if not picture(path, found.metric, found.rows):
+            raise UserError(f"--figure {path}: no run has a value or a curve of {found.metric} to draw")
+    return path
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(path, content, shared=True)
+        yield
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
-    return path
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 #           at depth 3, Director and Dreamer: as many steps and updates of the lowest level for each.
 # Runs:     6 agents x 3 seeds.
 # Cost:     8 to 20 minutes of one idle core a run (depths 2 and 3 take twice as long as depth 1): two to three hours of two cores.
-# Answer:   three tables and their pictures: intervals over seeds that do not overlap. The presets differ in more than depth
-#           (docs/hieros.md); SEEDS="42" first.
+# Answer:   one table and one page with its curves: intervals over seeds that do not overlap, tests with Holm's correction. The
+#           presets differ in more than depth (docs/hieros.md); SEEDS="42" first.
 # Seeds:    SEEDS=... are others; with the same overrides they add to the runs that are there.
 #
 #   multirun_scripts/hierarchies.sh                 or with other overrides: ... run.steps=40000
@@ -19,4 +19,4 @@ run() {
 run depths experiment=pinpad_hieros_cpu agent.max_hierarchy=1,2,3 "$@"
 run compat experiment=pinpad_hieros_cpu agent=hieros_compat "$@"
 run others experiment=pinpad_cpu,pinpad_dreamer_cpu "$@"
-cat "$folder-depths/summary.md" "$folder-compat/summary.md" "$folder-others/summary.md"
+./hieros report "$folder-depths" "$folder-compat" "$folder-others" --out "$folder.html" --question "Does a hierarchy help?"

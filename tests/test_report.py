@@ -4,6 +4,7 @@ import csv
 import re
 
 import pytest
+from PIL import Image
 
 from hieros_repro.report import main
 from tests.findings.folders import run as folder
@@ -29,6 +30,26 @@ def test_a_report_of_outputs_with_everything(runs):
     rows = list(csv.DictReader((runs / "a.csv").open()))
     assert [(row["group"], float(row["mean"])) for row in rows] == [("hieros", 102.0), ("ppo", 52.0)]
     assert r"\toprule" in (runs / "b.tex").read_text() and (runs / "c.md").read_text().startswith("| group")
+
+
+def test_all_groups_are_drawn_in_one_picture(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    monkeypatch.setattr("sys.argv", ["hieros-report", "--no-pdf", "--figure", "deep/a.png"])
+    main()
+    assert "written: deep/a.png" in capsys.readouterr().out
+    with Image.open("deep/a.png") as image:
+        assert image.width > 1000 and len(image.convert("L").getcolors()) > 50
+
+
+def test_where_nothing_finished_no_picture_is_left(tmp_path, monkeypatch, capsys):
+    folder(tmp_path / "outputs" / "a", 1, 5.0, status="failed", error={"kind": "ValueError", "text": "no"})
+    (tmp_path / "outputs" / "a" / "metrics.jsonl").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["hieros-report", "--no-pdf", "--figure", "a.png"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--figure a.png: no run has a value or a curve of eval/score to draw" in capsys.readouterr().err
+    assert not (tmp_path / "a.png").exists()
 
 
 def test_half_a_character_in_an_error_is_written_as_a_question_mark(tmp_path, monkeypatch, capsys):
@@ -67,6 +88,7 @@ def test_a_real_run_is_reported(tmp_path):
         (["--metric", "eval/scor"], "did you mean eval/score?"),
         (["--out", "report.docx"], "a report is an .html file"),
         (["--table", "a.xls"], "a table is one of .md, .tex, .csv"),
+        (["--figure", "a.svg"], "a figure is a .png file"),
         (["--margin", "-1"], "it must be a positive number"),
         (["--expected", "none.yaml"], "none.yaml: no such references file"),
         (["--expected", "expectd.yaml"], "no such references file; did you mean expected.yaml?"),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from hieros_repro.determinism.keys import Key
@@ -12,6 +13,7 @@ from hieros_repro.stats import drawings
 from hieros_repro.stats.aggregate import summarise
 from hieros_repro.stats.curve import Curve, area, band, common_grid, iqm_band, last_mean, mean_band, steps_to
 from hieros_repro.stats.drawings import Curves, Spot
+from hieros_repro.stats.figure import sweep_figure
 from hieros_repro.stats.label import shortened
 from hieros_repro.stats.tasks import performance_profile
 
@@ -43,6 +45,15 @@ def learning(finding: Finding) -> Section:
         blocks += _robust(finding, task, {name: named[name] for name in shown})
     blocks += long_table(_curve_table(finding, named), "groups", ROWS)
     return Section(title, blocks)
+
+
+def picture(path: Path, metric: str, rows: Sequence[Row]) -> bool:
+    """The curves and final values of groups as a picture for use elsewhere; without any there is none."""
+    curves = {row.name: {str(seed): curve for seed, curve in row.curves.items()} for row in rows if row.curves}
+    finals = {row.name: {str(seed): value for seed, value in row.values.items()} for row in rows if row.values}
+    if finals or curves:
+        sweep_figure(path, metric, curves, finals)
+    return bool(finals or curves)
 
 
 def best(rows: Sequence[Row], most: int, metric: str) -> list[Row]:

@@ -13,11 +13,11 @@ from hieros_repro.findings import archive, finding
 from hieros_repro.findings.declared import agreed, declarations, steadiness
 from hieros_repro.findings.finding import Row
 from hieros_repro.findings.group import NOT_NAMING, Group
+from hieros_repro.findings.pictures import picture
 from hieros_repro.findings.record import Record
 from hieros_repro.run.folder import invocation
 from hieros_repro.stats.aggregate import Summary, iqm, summarise
 from hieros_repro.stats.contrast import equivalence
-from hieros_repro.stats.figure import sweep_figure
 from hieros_repro.stats.table import markdown, number, p_value, to_csv
 from hieros_repro.sweep.board import Board
 
@@ -54,10 +54,7 @@ def refresh(folder: Path) -> dict[str, Any]:
     table = [_cells(name, row) for name, row in summary["groups"].items()]
     atomic.write(folder / "summary.csv", to_csv(HEADER, table))
     atomic.write(folder / "summary.md", _page(facts, table, summary))
-    curves = {name: {str(seed): curve for seed, curve in row.curves.items()} for name, row in rows.items() if row.curves}
-    finals = {name: {str(seed): value for seed, value in row.values.items()} for name, row in rows.items() if row.values}
-    if finals or curves:
-        sweep_figure(folder / "summary.png", metric, curves, finals)
+    picture(folder / "summary.png", metric, list(rows.values()))
     return summary
 
 

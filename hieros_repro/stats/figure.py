@@ -71,8 +71,9 @@ def _strip(axes, metric: str, finals: Mapping[str, Mapping[str, float]]) -> None
         if summary.low is not None and summary.high is not None:
             half = summary.high - summary.mean
             axes.errorbar(number + 0.2, summary.mean, yerr=half, fmt="s", color=colour, capsize=4)
-        for seed in sorted({chosen(finals[group], key=finals[group].__getitem__) for chosen in (min, max)}):
-            place = {"xytext": (-8, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+        low, high = (chosen(finals[group], key=finals[group].__getitem__) for chosen in (min, max))
+        for seed, side in {low: "top", high: "bottom"}.items() if low != high else [(low, "center")]:
+            place = {"xytext": (-8, 0), "textcoords": "offset points", "ha": "right", "va": side}
             axes.annotate(f"seed {seed}", (number - 0.1, finals[group][seed]), fontsize=7, **place)
     axes.set(
         title="final: seeds, mean, 95 % t-interval", ylabel=metric, xlim=(-0.6 - 0.05 * len(finals), max(len(finals), 1) - 0.4)

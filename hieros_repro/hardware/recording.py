@@ -52,7 +52,7 @@ class Recorded:
         inputs = [*self._held, *(tensor.detach() for tensor in given)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes and numbers becoming constants, which is what a signature is for
-            graph = torch.jit.trace(replay, tuple(inputs), check_trace=False)
+            graph = _compiled(replay, inputs)
         for tensor, value in zip(self._held, before, strict=True):  # tracing ran it too
             tensor.copy_(value)
         found = _as_it_is(graph, inputs)
@@ -139,6 +139,14 @@ def _replayer(notes: list[Any], last: list[_Slot]) -> Callable[..., Any]:
         return tuple(known[slot] for slot in last)
 
     return replay
+
+
+def _compiled(replay: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    """As torch.jit.trace does it, but for where the function is kept: there all are kept for good, here as long as they are
+    needed, so that a process may run one job after the other."""
+    graph, _ = torch._C._create_graph_by_tracing(replay, list(inputs), lambda tensor: "", True, False)
+    torch._C._jit_pass_inline(graph)  # what `_script` made goes with `replay`
+    return torch._C._create_function_from_graph("recorded", graph)
 
 
 def _of_use(notes: list[Any], last: list[_Slot]) -> list[Any]:

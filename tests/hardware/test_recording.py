@@ -1,3 +1,8 @@
+import contextlib
+import ctypes
+import gc
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -80,6 +85,30 @@ def test_what_nothing_comes_of_is_left_out_and_changes_in_place_are_not(monkeypa
     assert all(torch.equal(recorded(x), x.cos()) for _ in range(2))
     assert torch.equal(total[1:], -2 * x[1:]) and total[0] == 0
     assert {"neg", "add_", "cos", "view"} <= set(taken) and not {"exp", "sin"} & set(taken)
+
+
+def resident():
+    """Megabytes of this process, with nothing that is only waiting to be used again."""
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # of other C libraries
+        ctypes.CDLL(None).malloc_trim(0)
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux says how much memory is resident")
+def test_a_recording_that_is_no_longer_needed_is_gone():
+    """So that a process may run one job after the other."""
+
+    def long(x: Tensor) -> Tensor:
+        for _ in range(2000):
+            x = x.sin()
+        return x
+
+    Recorded(long)(draw(3))
+    before = resident()
+    for _ in range(10):
+        Recorded(long)(draw(3))
+    assert resident() < before + 15, "each is about 15 MB"
 
 
 def test_another_shape_or_type_is_recorded_anew():

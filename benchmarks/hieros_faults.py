@@ -185,14 +185,14 @@ def learned(seed: int, overrides: tuple[str, ...]) -> dict[str, float]:
     goals, promise = agent.tiers[0].who.goals, last["Subactor-0/goal_reward"]
     codes = torch.eye(goals.shape[1])[torch.from_numpy(Key(seed)("data").integers(goals.shape[1], (CODES, goals.shape[0])))]
     meant, means = (part.tiers[0].who.goals.meaning(codes.flatten(1)) for part in (halfway, agent))
-    states, kept, told = [], [], []
+    states, kept, rows = [], [], []
     for tick in life(agent, config, seed, TICKS // 4):
         before, after = tick.before["tiers"][0], tick.carry["tiers"][0]
         going_on = torch.from_numpy(~tick.now.is_first)
         aim = goals.meaning(list(before["aims"].values())[-1])
         states.append(after["state"]["deter"])
         kept.append(max_cosine(aim, goals.space(after["state"]["deter"]))[going_on])
-        told.append({"reward": tick.now.reward, **tick.rows["windows"].values})
+        rows.append({"reward": tick.now.reward, **tick.rows["windows"].values})
     size = torch.cat(states).square().mean().item()
     return {
         "error": last["Subactor-0/subgoal_error"] / goals.space(torch.cat(states)).square().mean().item(),
@@ -201,7 +201,7 @@ def learned(seed: int, overrides: tuple[str, ...]) -> dict[str, float]:
         "drift": 1.0 if agent.tiers[0].practice.downward.fresh else max_cosine(meant, means).mean().item(),
         "promised": promise,
         "kept": torch.cat(kept).mean().item(),
-        "lasts": lasting(agent, told),
+        "lasts": lasting(agent, rows),
     }
 
 
@@ -209,6 +209,7 @@ def lasting(agent: Hierarchy, rows: Sequence[Mapping[str, np.ndarray]]) -> float
     """How many steps a goal lasts in dreams that begin in these rows, tick by tick of all environments; those of the last few
     rows, whose goals have no sequel, are left out."""
     tier, horizon = agent.tiers[0], agent.tiers[0].practice.horizon
+    assert not tier.practice.context, "rows of context begin no dream"
     batch = {name: torch.from_numpy(np.stack([row[name] for row in rows], 1)) for name in rows[0]}
     began = torch.arange((len(rows) - horizon) * len(batch["reward"]))
     aim = tier.told_in_dreams(batch, began).aim[:-1]

@@ -224,9 +224,9 @@ def _identity(recipe: Recipe) -> str:
 
 
 @cache
-def _installed() -> list[str]:
+def _installed() -> tuple[str, ...]:
     read = (package.metadata for package in importlib.metadata.distributions())  # each file once: it takes a while
-    return sorted(f"{about['Name']}=={about['Version']}" for about in read)
+    return tuple(sorted(f"{about['Name']}=={about['Version']}" for about in read))
 
 
 def _package(module: str) -> list[Path]:

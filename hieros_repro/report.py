@@ -78,6 +78,8 @@ def report(asked: argparse.Namespace) -> str:
     there = archive.read(paths)
     records = there if asked.where is None else where.chosen(there, asked.where)
     found = find(records, asked.metric or story.sweep_metric(records) or "eval/score", asked.margin)
+    if asked.figure and not any(row.curves or row.values for row in found.rows):
+        raise UserError(f"--figure {asked.figure[0]}: no run has a value or a curve of {found.metric} to draw")
     content = story.compose(found, records, asked.title, asked.question, asked.expected, len(records) < len(there))
     written = [_write(asked.out, _bytes(webpage.render(content)))]
     if asked.pdf:
@@ -124,8 +126,7 @@ def _drawn(path: Path, found: "Finding") -> Path:
     from hieros_repro.findings.pictures import picture
 
     with _writable(path):
-        if not picture(path, found.metric, found.rows):
-            raise UserError(f"--figure {path}: no run has a value or a curve of {found.metric} to draw")
+        picture(path, found.metric, found.rows, shared=True)
     return path
 
 

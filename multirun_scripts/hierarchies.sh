@@ -2,7 +2,7 @@
 # Question: which hierarchy learns a small PinPad, and does one at all beat none? Hieros at depth 1, 2 and 3, its public code's ways
 #           at depth 3, Director and Dreamer: as many steps and updates of the lowest level for each.
 # Runs:     6 agents x 3 seeds.
-# Cost:     8 to 20 minutes of one idle core a run (depths 2 and 3 take twice as long as depth 1): two to three hours of two cores.
+# Cost:     8 to 25 minutes of one core a run, Director's least, Dreamer's most: four to five hours of one core.
 # Answer:   one table and one page with its curves: intervals over seeds that do not overlap, tests with Holm's correction. The
 #           presets differ in more than depth (docs/hieros.md); SEEDS="42" first.
 # Seeds:    SEEDS=... are others; with the same overrides they add to the runs that are there.

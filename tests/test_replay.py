@@ -83,7 +83,7 @@ def test_who_gathers_and_where_steps_lie_changes_no_bit_of_a_run_that_is_stopped
     assert "bit_comparable" not in facts(tmp_path / "run")
 
 
-@pytest.mark.parametrize("name", mostly_slow(SEEN, "efficient_time_balanced", "online", "many at once"))
+@pytest.mark.parametrize("name", mostly_slow(SEEN, "efficient_time_balanced", "bounded", "eight environments", "many at once"))
 def test_a_run_that_was_stopped_goes_on_to_the_same_files(tmp_path, name):
     """It forgets two thirds of its steps, and half of them before it is stopped."""
     briefly = ("run.steps=360", "run.eval_every=0", "run.final_episodes=0", "replay.size=120")

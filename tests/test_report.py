@@ -6,6 +6,7 @@ import re
 import pytest
 from PIL import Image
 
+from hieros_repro.findings import pictures
 from hieros_repro.report import main
 from tests.findings.folders import run as folder
 from tests.runs import process
@@ -33,23 +34,36 @@ def test_a_report_of_outputs_with_everything(runs):
 
 
 def test_all_groups_are_drawn_in_one_picture(runs, monkeypatch, capsys):
+    drawn = {}
+    draw = pictures.sweep_figure
+
+    def seen(path, metric, curves, finals, shared):
+        drawn.update(curves=curves, finals=finals)
+        draw(path, metric, curves, finals, shared)
+
+    monkeypatch.setattr(pictures, "sweep_figure", seen)
     monkeypatch.chdir(runs)
     monkeypatch.setattr("sys.argv", ["hieros-report", "--no-pdf", "--figure", "deep/a.png"])
     main()
     assert "written: deep/a.png" in capsys.readouterr().out
+    assert drawn["finals"] == {"hieros": {"1": 101.0, "2": 102.0, "3": 103.0}, "ppo": {"1": 51.0, "2": 52.0, "3": 53.0}}
+    assert {name: {seed: len(curve) for seed, curve in of.items()} for name, of in drawn["curves"].items()} == {
+        name: {"1": 4, "2": 4, "3": 4} for name in ("hieros", "ppo")
+    }
     with Image.open("deep/a.png") as image:
         assert image.width > 1000 and len(image.convert("L").getcolors()) > 50
+    assert [path.name for path in (runs / "deep").iterdir()] == ["a.png"]
 
 
-def test_where_nothing_finished_no_picture_is_left(tmp_path, monkeypatch, capsys):
+def test_where_nothing_can_be_drawn_nothing_is_written(tmp_path, monkeypatch, capsys):
     folder(tmp_path / "outputs" / "a", 1, 5.0, status="failed", error={"kind": "ValueError", "text": "no"})
     (tmp_path / "outputs" / "a" / "metrics.jsonl").write_text("")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["hieros-report", "--no-pdf", "--figure", "a.png"])
+    monkeypatch.setattr("sys.argv", ["hieros-report", "--no-pdf", "--figure", "deep/a.png"])
     with pytest.raises(SystemExit):
         main()
-    assert "--figure a.png: no run has a value or a curve of eval/score to draw" in capsys.readouterr().err
-    assert not (tmp_path / "a.png").exists()
+    assert "--figure deep/a.png: no run has a value or a curve of eval/score to draw" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} <= {"outputs"}
 
 
 def test_half_a_character_in_an_error_is_written_as_a_question_mark(tmp_path, monkeypatch, capsys):

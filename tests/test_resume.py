@@ -73,7 +73,7 @@ def assert_equal(a, b):
 # -- Interrupted runs --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at", mostly_slow([40, 333, 700], 40))
+@pytest.mark.parametrize("at", mostly_slow([40, 333, 700], 333))
 def test_a_killed_run_goes_on_to_the_same_files(tmp_path, whole, at):
     arguments = short("run", *MORTAL, *NORMALISED, "resume=auto")
     killed = process("train", *arguments, cwd=tmp_path, DIE_AT=str(at), DIE_BY=str(int(signal.SIGKILL)))

@@ -134,7 +134,7 @@ class Hierarchy(Agent):
         upper = self.tiers[1 : max(self._grown(self.tiers[0].updates), self.least)]
         moments = {tier.place: self.upward.due(age, first, last, self.clock**tier.place) for tier in upper}
         due = {place: moment for place, moment in moments.items() if moment.any()}
-        given = {
+        given: dict[str, Any] = {
             "obs": dict(now.obs),
             "reward": now.reward,
             "first": first,
@@ -142,7 +142,9 @@ class Hierarchy(Agent):
             "age": age,
             "due": due,
             "noise": used,
-        } | ({"begins": first} if first.any() else {})
+        }
+        if first.any():  # what only beginnings need is left out of other ticks, which are recorded by themselves
+            given["beginning"] = first
         action, tiers, rows = self.choose(self.hardware.to_device(given), carry["tiers"])
         found = {}
         for place, row in rows.items():
@@ -156,7 +158,7 @@ class Hierarchy(Agent):
         now = {place: dict(carry) for place, carry in before.items()}
         rows: dict[int, dict[str, Tensor]] = {0: {}}
         with self.hardware.autocast():
-            self._see(now[0], self.tiers[0], given["obs"], given.get("begins"), given)
+            self._see(now[0], self.tiers[0], given["obs"], given.get("beginning"), given)
             for tier in self.tiers[1:]:
                 rows |= self._look_down(tier, now, before, given)
             for tier in reversed(self.tiers):

@@ -244,16 +244,15 @@ def _complete(evidence: Sequence[Evidence]) -> str:
 
 def _intact(evidence: Sequence[Evidence]) -> Item:
     """Every checkpoint's files against the manifest's sizes and SHA-256, as far as they can be read in reasonable time. Those
-    of runs under way come and go."""
+    of runs under way come and go, and are not looked at."""
     from hieros_repro.run import checkpoint
 
-    demand, under_way = "checkpoints intact", sum(one.run.status == "running" for one in evidence)
-    if under_way:
-        return Item(None, demand, f"{under_way} of {len(evidence)} runs are under way")
-    there = [path for one in evidence for path in sorted((one.folder / "checkpoints").glob("[!.]*"))]
+    demand, still = "checkpoints intact", [one for one in evidence if one.run.status != "running"]
+    there = [path for one in still for path in sorted((one.folder / "checkpoints").glob("[!.]*"))]
     paths = [path for path in there if path.is_dir()]
+    under_way = f"; {len(evidence) - len(still)} of {len(evidence)} runs are under way" if len(still) < len(evidence) else ""
     if not paths:
-        return Item(None, demand, "there are none")
+        return Item(None, demand, f"there are none{under_way}")
     read, damaged, seen = 0.0, [], 0
     for path in paths:
         read += sum(file.stat().st_size for file in path.iterdir())
@@ -266,5 +265,6 @@ def _intact(evidence: Sequence[Evidence]) -> Item:
             damaged.append(str(error))
     if damaged:
         return Item(False, demand, f"{len(damaged)} of {seen} are not: {damaged[0]}")
-    rest = "" if seen == len(paths) else f"; the other {len(paths) - seen} were not read, since they are large"
-    return Item(True if seen == len(paths) else None, demand, f"{seen} of {len(paths)} equal their manifests' SHA-256{rest}")
+    unread = "" if seen == len(paths) else f"; the other {len(paths) - seen} were not read, since they are large"
+    rest = unread + under_way
+    return Item(None if rest else True, demand, f"{seen} of {len(paths)} equal their manifests' SHA-256{rest}")

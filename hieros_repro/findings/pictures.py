@@ -47,13 +47,13 @@ def learning(finding: Finding) -> Section:
     return Section(title, blocks)
 
 
-def picture(path: Path, metric: str, rows: Sequence[Row]) -> bool:
-    """The curves and final values of groups as a picture for use elsewhere; without any there is none."""
+def picture(path: Path, metric: str, rows: Sequence[Row], shared: bool = False) -> None:
+    """The curves and final values of groups as a picture for use elsewhere; without any there is none. `shared`: several
+    processes may write it at once."""
     curves = {row.name: {str(seed): curve for seed, curve in row.curves.items()} for row in rows if row.curves}
     finals = {row.name: {str(seed): value for seed, value in row.values.items()} for row in rows if row.values}
     if finals or curves:
-        sweep_figure(path, metric, curves, finals)
-    return bool(finals or curves)
+        sweep_figure(path, metric, curves, finals, shared)
 
 
 def best(rows: Sequence[Row], most: int, metric: str) -> list[Row]:

@@ -150,11 +150,12 @@ def _compiled(replay: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[
 
 
 def _of_use(notes: list[Any], last: list[_Slot]) -> list[Any]:
-    """The notes whose result is among the last ones, goes into one that is of use, or is a change of what was there."""
+    """The notes whose result is among the last ones or goes into one that is of use, and those that do something else: change
+    what was there, or have no result at all."""
     used, needed = [], set(last)
     for note in reversed(notes):
         func, args, kwargs, made = note
-        if func._schema.is_mutable or not needed.isdisjoint(made):
+        if func._schema.is_mutable or not made or not needed.isdisjoint(made):
             needed.update(_of(_Slot, (args, *kwargs.values())))
             used.append(note)
     return used[::-1]

@@ -40,7 +40,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, decay: Tensor, entering: Tensor, reset: Tensor | None, start: Tensor, form: Form) -> Tensor:
         lasting = None if reset is None else (~reset).to(decay.real.dtype).unsqueeze(-1)
-        factors = decay.expand(len(entering), 1, -1) if lasting is None else lasting * decay
+        factors = decay.expand(entering.shape).contiguous() if lasting is None else lasting * decay  # alike, for equal bits
         states = entering.clone()
         states[0].addcmul_(factors[0], start)
         states = _accumulated(factors, states, form)

@@ -71,10 +71,9 @@ class RunFolder:
     def held(self) -> "Iterator[RunFolder]":
         """Creates the folder if need be, and keeps every other process out of it. Of a run that is refused nothing is left."""
         absent = [path for path in (self.path, *self.path.parents) if not path.exists()]
-        self.ours = (self.path / ".lock").exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock, self.ours = self._opened()
         except OSError as error:
             raise UserError(f"run.dir={self.path}: cannot be written ({error.strerror})") from error
         try:
@@ -96,6 +95,13 @@ class RunFolder:
         finally:
             os.close(self._lock)
             self._lock = None
+
+    def _opened(self) -> tuple[int, bool]:
+        """The file that is locked, and whether it was there before."""
+        try:
+            return os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644), False
+        except FileExistsError:
+            return os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644), True
 
     def _is_locked(self) -> bool:
         """Whether the lock that is held is still the folder's, and not that of a folder which has gone."""

@@ -14,7 +14,11 @@ CROWD, ROOM = 6, 52  # groups, and letters side by side, above which names stand
 
 
 def sweep_figure(
-    path: Path, metric: str, curves: Mapping[str, Mapping[str, Curve]], finals: Mapping[str, Mapping[str, float]]
+    path: Path,
+    metric: str,
+    curves: Mapping[str, Mapping[str, Curve]],
+    finals: Mapping[str, Mapping[str, float]],
+    shared: bool = False,
 ) -> None:
     """Left: every seed's curve (thin), and means (bold) and 95 % t-bands of those that have a final value. Right: these values.
 
@@ -43,7 +47,7 @@ def sweep_figure(
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.2)
-    with atomic.replaced(path) as partial:
+    with atomic.replaced(path, shared) as partial:
         figure.savefig(partial, dpi=130, format="png", metadata={"Software": None})
 
 

@@ -115,14 +115,16 @@ def test_a_checkpoint_that_was_changed_is_seen(tmp_path):
 
 
 def test_checkpoints_of_a_run_under_way_may_come_and_go(tmp_path):
-    folder = real_run(tmp_path / "run", "run.steps=300")
-    (folder / "checkpoints" / ".partial-step_400").mkdir()  # of one that is being written
-    assert items(folder)["checkpoints intact"].met is True
-    with RunFolder(folder).held() as held:
+    done, under_way = (real_run(tmp_path / "runs" / name, "run.steps=300") for name in ("done", "under_way"))
+    (under_way / "checkpoints" / ".partial-step_400").mkdir()  # of one that is being written
+    assert items(tmp_path / "runs")["checkpoints intact"].met is True
+    with RunFolder(under_way).held() as held:
         held.update(status="running")
-        (folder / "checkpoints" / "step_100").mkdir()  # and of one that is being deleted
-        item = items(folder)["checkpoints intact"]
-    assert item.met is None and "1 of 1 runs are under way" in item.fact
+        (under_way / "checkpoints" / "step_100").mkdir()  # and of one that is being deleted
+        item = items(tmp_path / "runs")["checkpoints intact"]
+        assert item.met is None and "SHA-256; 1 of 2 runs are under way" in item.fact
+        (done / "checkpoints" / "step_100").mkdir()  # this one should be whole
+        assert items(tmp_path / "runs")["checkpoints intact"].met is False
 
 
 def test_nothing_begun_cannot_be_told(tmp_path):

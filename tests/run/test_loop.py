@@ -50,7 +50,7 @@ def stop_when(monkeypatch, asked):
     monkeypatch.setattr(stop, "stop_on_signal", asking)
 
 
-@pytest.mark.parametrize("tick", mostly_slow([1, 33, 100, 250], 100))
+@pytest.mark.parametrize("tick", mostly_slow([1, 33, 100, 250], 250))
 def test_a_run_that_was_stopped_continues_to_equal_files(whole, tmp_path, monkeypatch, tick):
     calls = []
     with monkeypatch.context() as patched:
@@ -64,7 +64,7 @@ def test_a_run_that_was_stopped_continues_to_equal_files(whole, tmp_path, monkey
     assert facts(tmp_path / "run")["restarts"] == 1
 
 
-@pytest.mark.parametrize("step", mostly_slow([200, 400, 600], 400))
+@pytest.mark.parametrize("step", mostly_slow([200, 400, 600], 600))
 def test_an_evaluation_cut_short_is_left_to_the_resumed_run(whole, tmp_path, monkeypatch, step):
     evaluating = []
     call = Evaluator.__call__
